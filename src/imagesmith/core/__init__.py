@@ -1,0 +1,1 @@
+"""Words and rules every other part shares; never torch."""

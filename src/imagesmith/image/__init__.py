@@ -1,0 +1,1 @@
+"""Pixels: decoding, geometry, masks, boxes, drawing and the result records."""

@@ -1,0 +1,1 @@
+"""The models that ship with imagesmith: data only, found by folder name under `models/`."""
