@@ -1,0 +1,1 @@
+"""Measure models on labelled photographs: metrics, intervals, comparisons; numpy only."""
