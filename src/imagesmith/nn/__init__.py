@@ -1,0 +1,1 @@
+"""Torch modules; each file reads alone and imports nothing but torch."""
