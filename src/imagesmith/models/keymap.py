@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from imagesmith.core.errors import BadWeights
+from imagesmith.models.keymap_detr import DETR_STYLES
 
 T = TypeVar("T")
 
@@ -120,6 +121,7 @@ SEGFORMER_BARE = KeyMap(
 KEYMAPS: dict[str, tuple[KeyMap, ...]] = {
     "vit": (VIT_STACKED, VIT_BARE),
     "segformer": (SEGFORMER_STAGES, SEGFORMER_BARE),
+    "detr": tuple(KeyMap(name, pairs) for name, pairs in DETR_STYLES.items()),
 }
 """The published styles of each architecture, beside our own names (which are the classic ones of the hub)."""
 
