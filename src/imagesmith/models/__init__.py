@@ -1,0 +1,1 @@
+"""What models are and where their bytes come from: catalogue, hub, folders, weights files."""
