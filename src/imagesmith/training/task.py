@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -40,6 +41,14 @@ class Task(Protocol):
     labels: tuple[str, ...]
     parts: Mapping[str, tuple[str, ...]]
     """Patterns over parameter names by the words that `freeze` and `learning_rates` know."""
+
+    def prepare(self) -> None:
+        """Read the data once, before workers are started, so that they share it."""
+        ...
+
+    def manifest(self) -> list[Path]:
+        """Return the files the training depends on."""
+        ...
 
     def config(self) -> dict[str, Any]:
         """Return the network's configuration as its config.json will say it, labels included."""

@@ -1,0 +1,101 @@
+"""The result of a training: a model folder like any other, readable by this toolkit and by transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from imagesmith.core.specs import Preprocessing
+from imagesmith.training.recipe import VisionRecipe, dump_recipe
+
+_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+_PROCESSORS = {"segment": "SegformerImageProcessor", "classify": "ViTImageProcessor", "detect": "DetrImageProcessor"}
+
+
+def label_names(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the two tables a config.json names labels with.
+
+    >>> label_names(["a"])
+    {'id2label': {'0': 'a'}, 'label2id': {'a': 0}}
+    """
+    return {
+        "id2label": {str(index): name for index, name in enumerate(labels)},
+        "label2id": {name: index for index, name in enumerate(labels)},
+    }
+
+
+def preprocessor_config(preprocessing: Preprocessing, task: str) -> dict[str, Any]:
+    """Return preprocessing in the words of published preprocessor_config.json files."""
+    size = {
+        key: value
+        for key in ("height", "width", "shortest_edge", "longest_edge")
+        if (value := getattr(preprocessing, key)) is not None
+    }
+    config: dict[str, Any] = {
+        "image_processor_type": _PROCESSORS[task],
+        "do_resize": True,
+        "size": size,
+        "resample": _RESAMPLE[preprocessing.resample],
+        "do_rescale": True,
+        "rescale_factor": preprocessing.rescale_factor,
+        "do_normalize": True,
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+    }
+    if preprocessing.multiple_of > 1:
+        config["size_divisor"] = preprocessing.multiple_of
+    if task == "segment":
+        config["do_reduce_labels"] = False
+    return config
+
+
+def write_model_folder(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    recipe: VisionRecipe,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write config.json, preprocessor_config.json, model.safetensors, recipe.yaml and metrics.json, all or nothing.
+
+    The weights are stored in the recipe's dtype; an existing folder is replaced only once the new one is whole.
+    """
+    aside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file(stored(state, recipe.weights_dtype), aside / "model.safetensors", metadata={"format": "pt"})
+    files = {
+        "config.json": _json({**config, "dtype": recipe.weights_dtype}),
+        "preprocessor_config.json": _json(preprocessor_config(recipe.preprocessing, recipe.task)),
+        "recipe.yaml": dump_recipe(recipe),
+        "metrics.json": _json(metrics),
+    }
+    for name, text in files.items():
+        (aside / name).write_text(text, encoding="utf-8")
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(aside, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def stored(state: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Return contiguous copies of the tensors, floating ones in the dtype they are stored in."""
+    target = getattr(torch, dtype)
+    return {
+        name: tensor.detach().cpu().to(target if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in state.items()
+    }
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,18 @@
+"""Which object teaches which recipe."""
+
+from __future__ import annotations
+
+from imagesmith.core.errors import BadInput
+from imagesmith.training.classify import ClassifyTask
+from imagesmith.training.recipe import ClassifyRecipe, SegmentRecipe, VisionRecipe
+from imagesmith.training.segment import SegmentTask
+from imagesmith.training.task import Task
+
+
+def make_task(recipe: VisionRecipe) -> Task:
+    """Open a recipe's data; raises `BadInput` where it is missing or does not fit."""
+    if isinstance(recipe, SegmentRecipe):
+        return SegmentTask(recipe)
+    if isinstance(recipe, ClassifyRecipe):
+        return ClassifyTask(recipe)
+    raise BadInput("Detection is taught by its own engine.")
