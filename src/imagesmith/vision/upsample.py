@@ -56,7 +56,7 @@ def sample_axis(size_in: int, size_out: int) -> Axis:
     subtraction (one rounding instead of two), which a float64 product rounded once reproduces.
 
     >>> sample_axis(2, 4).high_weight.tolist()
-    [0.0, 0.25, 0.75, 0.0]
+    [0.0, 0.25, 0.75, 0.25]
     """
     if size_in == size_out:
         same = np.arange(size_out)

@@ -1,0 +1,132 @@
+"""Find the head in a photograph, for models that read faces."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagesmith.core.specs import ModelSpec
+from imagesmith.image.masks import components, mask_box
+from imagesmith.image.photo import Photo
+from imagesmith.image.results import Box, Detections, Segmentation, is_background, plain_name
+
+ENLARGE = 1.5
+"""The crop's side, as a multiple of the head's longer side: some surroundings, as in portraits."""
+_HEAD = {"hair", "face", "skin", "hat", "sunglasses", "glasses"}
+_FACE = {"hair", "face", "skin"}
+_ASPECT = 1.35
+"""A head's height is at most this multiple of its width; below that begin neck, long hair and shoulders."""
+_WORKING_SIDE = 400
+"""Masks are searched at about this many pixels along the longer side."""
+_LEAST_SHARE = 0.01
+"""Least share of the person that a head takes; smaller specks of hair or skin are passed over."""
+_ALL_OF_IT = 0.6
+"""A crop of more than this share of the photograph gains nothing: it already is a portrait."""
+_GENDER_WORDS = {"female", "male", "woman", "man", "women", "men", "girl", "boy"}
+_FACE_WORDS = {"gender", "face", "facial", "emotion", "emotions", "age", "expression"}
+
+
+@dataclass(frozen=True)
+class HeadCrop:
+    """A part of a photograph: its pixels, where it was, and a sentence that says so."""
+
+    photo: Photo
+    box_xyxy: Box
+    note: str
+
+
+def reads_faces(spec: ModelSpec) -> bool:
+    """Tell whether a classifier was made for faces, judging by its labels and its name.
+
+    >>> reads_faces(ModelSpec(name="x/gender-vit", task="classify", architecture="vit", source="hub:x/gender-vit"))
+    True
+    """
+    labels = {plain_name(label) for label in spec.labels}
+    words = set(re.findall(r"[a-z]+", spec.name.rsplit("/", 1)[-1].lower()))
+    return (bool(labels) and labels <= _GENDER_WORDS) or bool(words & _FACE_WORDS)
+
+
+def crop_head(photo: Photo, segmentation: Segmentation | None, detections: Detections | None) -> HeadCrop | None:
+    """Cut out the head of the largest person, with some surroundings, as a square where the photograph allows it.
+
+    The head is the hair, skin or face at the top of the person; where no segmentation finds one, the upper part of
+    the largest person's box. The crop's side is 1.5 times the head's longer side. Returns None where there is no
+    person, or where the crop would be most of the photograph anyway.
+    """
+    head = None if segmentation is None else _head_of_labels(segmentation)
+    source = "hair and skin"
+    if head is None and detections is not None:
+        head, source = _head_of_person(detections), "the person's box"
+    if head is None:
+        return None
+    box = _square_around(head, photo.size_hw)
+    left, top, right, bottom = box
+    if (right - left) * (bottom - top) > _ALL_OF_IT * photo.height * photo.width:
+        return None
+    cut = replace(
+        photo,
+        pixels=np.ascontiguousarray(photo.pixels[top:bottom, left:right]),
+        alpha=None if photo.alpha is None else np.ascontiguousarray(photo.alpha[top:bottom, left:right]),
+    )
+    return HeadCrop(cut, box, f"looked only at the head ({left}, {top} to {right}, {bottom}), found by {source}")
+
+
+def _head_of_labels(segmentation: Segmentation) -> tuple[float, float, float, float] | None:
+    """Return the box of the head of the largest person, or None where there is no hair, face or skin."""
+    step = max(1, max(segmentation.size_hw) // _WORKING_SIDE)
+    labels = segmentation.labels_hw[::step, ::step]
+    names = [plain_name(name) for name in segmentation.names]
+    person = components(np.isin(labels, [i for i, name in enumerate(segmentation.names) if not is_background(name)]))
+    face = np.isin(labels, [index for index, name in enumerate(names) if name in _FACE])
+    worn = np.isin(labels, [index for index, name in enumerate(names) if name in _HEAD])
+    for index in range(len(person)):
+        inside = person.mask(index)
+        parts = components(inside & worn)
+        large = [
+            part
+            for part in range(len(parts))
+            if parts.areas[part] >= _LEAST_SHARE * person.areas[index] and (parts.mask(part) & face).any()
+        ]
+        if large:
+            top = min(large, key=lambda part: (int(parts.boxes_xyxy[part, 1]), part))
+            left, upper, right, lower = _head_part(parts.mask(top))
+            return left * step, upper * step, right * step, lower * step
+    return None
+
+
+def _head_part(mask: NDArray[np.bool_]) -> Box:
+    """Cut a part that may run on into neck, chest and arms to a head's proportions, from its top."""
+    _, top, _, bottom = mask_box(mask) or (0, 0, 1, 1)
+    first = np.where(mask.any(axis=1), mask.argmax(axis=1), mask.shape[1])[top:bottom]
+    last = np.where(mask.any(axis=1), mask.shape[1] - mask[:, ::-1].argmax(axis=1), 0)[top:bottom]
+    width = np.maximum.accumulate(last) - np.minimum.accumulate(first)  # of everything down to each row
+    height = np.arange(1, bottom - top + 1)
+    tall = np.flatnonzero(height >= _ASPECT * width)
+    rows = int(tall[0]) + 1 if len(tall) else bottom - top
+    return int(first[:rows].min()), top, int(last[:rows].max()), top + rows
+
+
+def _head_of_person(detections: Detections) -> tuple[float, float, float, float] | None:
+    """Guess the head from the largest person's box: a square at its upper middle."""
+    people = detections.named("person")
+    if not len(people):
+        return None
+    sides = people.boxes_xyxy[:, 2:] - people.boxes_xyxy[:, :2]
+    left, top, right, bottom = people.boxes_xyxy[int(sides.prod(axis=1).argmax())].tolist()
+    height = bottom - top
+    side = min(max(0.55 * (right - left), 0.15 * height), 0.6 * height)  # about a seventh of a standing person
+    middle = (left + right) / 2
+    return middle - side / 2, top, middle + side / 2, top + side
+
+
+def _square_around(head: tuple[float, float, float, float], size_hw: tuple[int, int]) -> Box:
+    """Return the square around a head, moved inside the photograph and cut where it is larger than that."""
+    height, width = size_hw
+    side = max(1, round(ENLARGE * max(head[2] - head[0], head[3] - head[1])))
+    wide, tall = min(side, width), min(side, height)
+    left = min(max(round((head[0] + head[2] - wide) / 2), 0), width - wide)
+    top = min(max(round((head[1] + head[3] - tall) / 2), 0), height - tall)
+    return left, top, left + wide, top + tall
