@@ -11,7 +11,7 @@ from imagesmith.core.protocols import Array
 from imagesmith.evaluation.matching import AREAS, IOU_THRESHOLDS, LIMITS, Matches
 from imagesmith.evaluation.metrics import Figures, mean_where, ratio
 
-NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+NAMES: tuple[str, ...] = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 NAMES += ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
 """The twelve figures in COCO's order: AP over IoU 0.50 to 0.95, then average recall."""
 
@@ -44,7 +44,7 @@ def coco_figures(matches: Matches) -> CocoFigures:
     for label in np.unique(matches.object_label):
         part = _of_class(matches, int(label))
         totals = part.totals(once)
-        for area in np.flatnonzero(totals[0]):
+        for area in np.flatnonzero(totals[0]).tolist():
             counts = once[:, part.image]
             recall[:, area, :, label] = part.recalls(area, counts, totals[:, area])[..., 0]
             for row in range(len(IOU_THRESHOLDS)):

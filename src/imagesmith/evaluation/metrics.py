@@ -133,15 +133,15 @@ def auc(scores: Array, positive: Array, weights: Array | None = None) -> Figures
 
 
 def mean_auc(probabilities: Array, truth: Array, weights: Array | None = None) -> Figures:
-    """Return the AUC of two classes, or the mean over the occurring classes of one against the rest.
+    """Return the AUC of two classes, or the mean over the classes in `truth` of one against the rest.
 
     `probabilities` (N, C), `truth` (N,) class numbers, `weights` (..., N).
     """
-    classes = probabilities.shape[1]
-    if classes == 2:
+    if probabilities.shape[1] == 2:
         return auc(probabilities[:, 1], truth == 1, weights)
-    each = np.stack([auc(probabilities[:, k], truth == k, weights) for k in range(classes)], axis=-1)
-    return mean_where(np.nan_to_num(each), np.isfinite(each))
+    each = [auc(probabilities[:, label], truth == label, weights) for label in np.unique(truth)]
+    values = np.stack(each, axis=-1)
+    return mean_where(np.nan_to_num(values), np.isfinite(values))
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,6 +60,21 @@ def select(names: Iterable[str], split: Split, group: Group = "file") -> list[st
     return [name for name in listed if (name in validation) == (split == "val")]
 
 
+def natural_group(names: Iterable[str]) -> Group:
+    """Tell whether file names are those of numbered photographs of many people: then people are kept together.
+
+    True of "Ann_Lee_0001.jpg", "Bob_0001.jpg", "Bob_0002.jpg" ...: every name ends in a number, some share the
+    rest, and there are enough different people for both parts.
+
+    >>> natural_group(f"cat/img_{number:04}.jpg" for number in range(100))
+    'file'
+    """
+    stems = {stem_of(name) for name in names}
+    people = {person_of(stem) for stem in stems}
+    numbered = all(_LAST_NUMBER.search(stem) for stem in stems) and "" not in people
+    return "person" if numbered and 2 * EVERY <= len(people) < len(stems) else "file"
+
+
 def stem_of(name: str) -> str:
     """Return a file's name without folder and suffix."""
     return PurePosixPath(name.replace("\\", "/")).stem
