@@ -133,7 +133,7 @@ def _read(source: Any, limits: Limits) -> bytes:
     try:
         if source.seekable():
             source.seek(0)
-        data = source.read(limits.file_bytes + 1)
+        data = source.read(limits.largest_file + 1)
     except (OSError, ValueError, AttributeError) as error:
         raise BadImage("the file object cannot be read") from error
     if not isinstance(data, bytes):

@@ -61,46 +61,55 @@ class Limits:
     """Bound what may be decoded; everything is checked on the header, before any pixel.
 
     `side` is in pixels, `decoded_bytes` what the decoder may hold (8 bytes per pixel are counted), `file_bytes` the
-    size of the file itself.
+    size of the file itself. Left at None, these grow with `megapixels` from their usual 16384 pixels, 200 MB and
+    256 MB, and never fall below them.
+
+    >>> Limits().longest_side, Limits(megapixels=100).longest_side
+    (16384, 32768)
     """
 
     megapixels: float = 25.0
-    side: int = 16_384
-    decoded_bytes: int = 200_000_000
-    file_bytes: int = 256_000_000
+    side: int | None = None
+    decoded_bytes: int | None = None
+    file_bytes: int | None = None
 
-    @classmethod
-    def for_megapixels(cls, megapixels: float) -> Limits:
-        """Make limits for another number of megapixels, the other bounds growing (never shrinking) with it.
+    @property
+    def growth(self) -> float:
+        """Return by how much more than the usual 25 megapixels are allowed; at least 1."""
+        return max(1.0, self.megapixels / 25)
 
-        >>> Limits.for_megapixels(100).side
-        32768
-        """
-        usual = cls()
-        more = max(1.0, megapixels / usual.megapixels)
-        return cls(
-            megapixels,
-            round(usual.side * sqrt(more)),
-            round(usual.decoded_bytes * more),
-            round(usual.file_bytes * more),
-        )
+    @property
+    def longest_side(self) -> int:
+        """Return the longest side allowed, in pixels."""
+        return self.side if self.side is not None else round(16_384 * sqrt(self.growth))
+
+    @property
+    def most_decoded(self) -> int:
+        """Return how many bytes the decoder may hold."""
+        return self.decoded_bytes if self.decoded_bytes is not None else round(200 * MEGA * self.growth)
+
+    @property
+    def largest_file(self) -> int:
+        """Return how many bytes a file may have."""
+        return self.file_bytes if self.file_bytes is not None else round(256 * MEGA * self.growth)
 
     def check(self, width: int, height: int) -> None:
         """Raise `ImageTooLarge` where a picture of this size is over a limit; the message is the reason only."""
-        size = f"it has {width} x {height} pixels ({width * height / MEGA:.3g} megapixels)"
+        size = f"it has {width} x {height} pixels ({width * height / MEGA:.4g} megapixels)"
         remedy = "make it smaller, or raise max_megapixels"
         if width * height > self.megapixels * MEGA:
             raise ImageTooLarge(f"{size}, above the limit of {self.megapixels:g} megapixels; {remedy}")
-        if max(width, height) > self.side:
-            raise ImageTooLarge(f"{size}, above the limit of {self.side} pixels for one side; {remedy}")
-        if width * height * 8 > self.decoded_bytes:
-            raise ImageTooLarge(f"{size}, above the limit of {self.decoded_bytes / MEGA:g} MB decoded; {remedy}")
+        if max(width, height) > self.longest_side:
+            raise ImageTooLarge(f"{size}, above the limit of {self.longest_side} pixels for one side; {remedy}")
+        if width * height * 8 > self.most_decoded:
+            raise ImageTooLarge(f"{size}, above the limit of {self.most_decoded / MEGA:g} MB decoded; {remedy}")
 
     def check_file(self, length: int) -> None:
         """Raise `ImageTooLarge` where a file of this many bytes is over the limit."""
-        if length > self.file_bytes:
+        if length > self.largest_file:
             raise ImageTooLarge(
-                f"it is a file of {length / MEGA:.0f} MB or more, above the limit of {self.file_bytes / MEGA:.0f} MB"
+                f"its file has more than {self.largest_file / MEGA:.0f} MB, the limit; make it smaller, or raise "
+                "max_megapixels"
             )
 
 
