@@ -3,70 +3,29 @@
 from __future__ import annotations
 
 import os
-import re
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import numpy as np
 from PIL import Image as PillowImage
-from PIL import ImageFile, features
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import ImageFile
 
-from imagesmith.core.errors import BadImage, ImageTooLarge, UnsupportedImage
+from imagesmith.core.errors import BadImage, UnsupportedImage
 from imagesmith.core.protocols import Array
 from imagesmith.image.find import find_images, is_url
-from imagesmith.image.headers import orientation, read_header
+from imagesmith.image.headers import Header, read_header
 from imagesmith.image.modes import check_shape, eight_bits, flatten, to_array
-from imagesmith.image.photo import MEGA, Limits, Photo
+from imagesmith.image.photo import Limits, Photo
+from imagesmith.image.readers import exif_turn, go_to_frame, open_reader, translated
 
 Source: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | PillowImage.Image | Array | Photo"
 )
 
-__all__ = ["Limits", "Photo", "Source", "decode_image", "find_images", "iter_photos", "printable"]
-
-SEEK_MEGAPIXELS = 1_000  # work allowed to reach a frame of an animation, which is built from all frames before it
-
-READ_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    Warning,
-    struct.error,
-    zlib.error,
-    PillowImage.DecompressionBombError,
-)
-"""What Pillow's readers raise on hostile bytes: the twelve kinds seen in 6,000 odd files, and their nearest kin."""
-
-_TURNS = {
-    2: PillowImage.Transpose.FLIP_LEFT_RIGHT,
-    3: PillowImage.Transpose.ROTATE_180,
-    4: PillowImage.Transpose.FLIP_TOP_BOTTOM,
-    5: PillowImage.Transpose.TRANSPOSE,
-    6: PillowImage.Transpose.ROTATE_270,
-    7: PillowImage.Transpose.TRANSVERSE,
-    8: PillowImage.Transpose.ROTATE_90,
-}
+__all__ = ["Limits", "Photo", "Source", "decode_image", "find_images", "iter_photos", "open_header", "printable"]
 
 
 def decode_image(source: Source, *, limits: Limits = Limits(), frame: int = 0, name: str | None = None) -> Photo:
@@ -80,18 +39,25 @@ def decode_image(source: Source, *, limits: Limits = Limits(), frame: int = 0, n
     (2, 3, 3)
     """
     label = printable(name if name is not None else _name_of(source))
-    try:
+    with _named(label):
         if isinstance(source, Photo):
             return source if name is None else replace(source, name=name)
         if isinstance(source, np.ndarray):
             return _from_array(source, limits, label)
         if isinstance(source, PillowImage.Image):
-            with _translated(source.format or "image"):
+            with translated(source.format or "image"):
                 return _from_pillow(source, limits, frame, label)
         return _from_bytes(_read(source, limits), limits, frame, label)
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Put the image's name before a reason, and a full stop after it."""
+    try:
+        yield
     except BadImage as error:
-        sentence = str(error)
-        raise type(error)(f"{label}: {sentence}{'' if sentence.endswith('.') else '.'}") from error.__cause__
+        reason = str(error)
+        raise type(error)(f"{label}: {reason}{'' if reason.endswith('.') else '.'}") from error.__cause__
 
 
 def printable(name: str) -> str:
@@ -158,93 +124,30 @@ def _read_file(path: Path, limits: Limits) -> bytes:
         raise BadImage(f"it cannot be read ({getattr(error, 'strerror', None) or 'its name is not valid'})") from error
 
 
+def open_header(source: Source, limits: Limits = Limits()) -> ImageFile.ImageFile:
+    """Open a file without decoding a pixel, behind the same checks and with the same errors as `decode_image`."""
+    label = printable(_name_of(source))
+    with _named(label):
+        return _open_checked(_read(source, limits), limits)[0]
+
+
 def _from_bytes(data: bytes, limits: Limits, frame: int, name: str) -> Photo:
-    if not data:
-        raise BadImage("the file is empty (0 bytes)")
-    header = read_header(data)
-    if header.width:
-        limits.check(header.width, header.height)
-    with _translated(header.format):
-        image = _open(header.format, data)
-        limits.check(*image.size)
+    image, header = _open_checked(data, limits)
+    with translated(header.format):
         frames = header.frames if header.frames is not None else int(getattr(image, "n_frames", 1))
-        _go_to_frame(image, frame, frames, limits)
+        go_to_frame(image, frame, frames, limits)
         return _finish(image, name, frames, header.format)
 
 
-class _Jpeg(JpegImageFile):
-    def _read_dpi_from_exif(self) -> None:
-        """Leave the EXIF block alone: nothing here needs its resolution, and a broken one would fail the picture."""
-
-
-class _Tiff(TiffImageFile):
-    def load_end(self) -> None:
-        """Turn the page upright without reading the whole EXIF tree, where a broken one would fail the picture."""
-        turn = _TURNS.get(self.tag_v2.get(274, 1))
-        if turn is not None:
-            self.im = self.im.transpose(turn)
-        self._size = self.im.size
-
-
-def _open(kind: str, data: bytes) -> ImageFile.ImageFile:
-    """Hand the bytes to the one reader they belong to; `PIL.Image.open` would also try its relatives."""
-    if kind == "HEIC":
-        return _open_heic(data)
-    if kind == "AVIF" and not features.check("avif"):
-        raise UnsupportedImage("it is an AVIF image, which this build of Pillow cannot read; save it as PNG or JPEG")
-    readers: dict[str, type[ImageFile.ImageFile]] = {
-        "PNG": PngImageFile,
-        "JPEG": _Jpeg,
-        "WEBP": WebPImageFile,
-        "GIF": GifImageFile,
-        "BMP": BmpImageFile,
-        "TIFF": _Tiff,
-        "AVIF": AvifImageFile,
-    }
-    return readers[kind](BytesIO(data))
-
-
-def _open_heic(data: bytes) -> ImageFile.ImageFile:
-    try:
-        from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]  # the extra [heic]
-    except ImportError:
-        raise UnsupportedImage(
-            'it is a HEIC image, which needs the extra [heic] (pip install "imagesmith[heic]"), or save it as JPEG'
-        ) from None
-    image: ImageFile.ImageFile = HeifImageFile(BytesIO(data))
-    return image
-
-
-def _go_to_frame(image: ImageFile.ImageFile, frame: int, frames: int, limits: Limits) -> None:
-    if frame < 0 or (frame and frame >= frames):
-        raise BadImage(f"frame {frame} was asked for, but it has {frames} (the first is 0)")
-    if not frame:
-        return
-    stacked = image.format in ("GIF", "PNG", "WEBP")
-    if stacked and image.width * image.height * (frame + 1) > SEEK_MEGAPIXELS * MEGA:
-        raise ImageTooLarge(
-            f"frame {frame} is built from all before it, together more than the limit of {SEEK_MEGAPIXELS} megapixels"
-        )
-    for number in range(1, frame + 1) if stacked else (frame,):
-        image.seek(number)
-        limits.check(*image.size)  # a frame may be larger than the first
-
-
-@contextmanager
-def _translated(kind: str) -> Iterator[None]:
-    """Turn whatever a reader raises on bad bytes into one `BadImage` reason without its jargon."""
-    try:
-        yield
-    except BadImage:
-        raise
-    except PillowImage.DecompressionBombError as error:
-        raise ImageTooLarge("it is larger than its header says") from error
-    except MemoryError as error:
-        raise BadImage("there is not enough memory to decode it") from error
-    except READ_ERRORS as error:
-        if isinstance(error, EOFError) or re.search("truncat|end of file|more data", str(error), re.IGNORECASE):
-            raise BadImage("the file is cut off before its end") from error
-        raise BadImage(f"it is a damaged {kind} file and cannot be decoded") from error
+def _open_checked(data: bytes, limits: Limits) -> tuple[ImageFile.ImageFile, Header]:
+    if not data:
+        raise BadImage("the file is empty (0 bytes)")
+    header = read_header(data)
+    limits.check(header.width, header.height)
+    with translated(header.format):
+        image = open_reader(header.format, data)
+        limits.check(*image.size)
+    return image, header
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
@@ -261,7 +164,7 @@ def _from_pillow(image: PillowImage.Image, limits: Limits, frame: int, name: str
         raise BadImage(f"frame {frame} was asked for, but it has 1 (the first is 0)")
     before = image.tell()
     try:
-        _go_to_frame(image, frame, frames, limits)
+        go_to_frame(image, frame, frames, limits)
         return _finish(image, name, frames, image.format or "image")
     finally:
         image.seek(before)
@@ -269,7 +172,7 @@ def _from_pillow(image: PillowImage.Image, limits: Limits, frame: int, name: str
 
 def _finish(image: PillowImage.Image, name: str, frames: int, kind: str) -> Photo:
     image.load()
-    turn, readable = _exif_turn(image)
+    turn, readable = exif_turn(image)
     flat = flatten(image)
     rgb, alpha = flat.rgb, flat.alpha
     if turn is not None:
@@ -277,20 +180,6 @@ def _finish(image: PillowImage.Image, name: str, frames: int, kind: str) -> Phot
         alpha = None if alpha is None else alpha.transpose(turn)
     warnings = flat.warnings if readable else (*flat.warnings, "its EXIF block is damaged and was ignored")
     return Photo(to_array(rgb), name, None if alpha is None else to_array(alpha), max(frames, 1), kind, warnings)
-
-
-def _exif_turn(image: PillowImage.Image) -> tuple[PillowImage.Transpose | None, bool]:
-    if isinstance(image, TiffImageFile):
-        return None, True  # turned while loading
-    block = image.info.get("exif", b"")
-    raw = image.info.get("Raw profile type exif")  # how ImageMagick keeps EXIF in a PNG: hexadecimal text
-    if not block and isinstance(raw, str):
-        try:
-            block = bytes.fromhex("".join(raw.split("\n")[3:]))
-        except ValueError:
-            return None, False
-    value, readable = orientation(block) if isinstance(block, bytes) else (1, False)
-    return _TURNS.get(value), readable
 
 
 def _from_array(array: Array, limits: Limits, name: str) -> Photo:
