@@ -62,7 +62,7 @@ def parse_color(text: str) -> tuple[int, int, int]:
     """
     word = re.sub(r"\s+", "", text.lower())
     name = re.sub(r"[_-]+", "", word)
-    if name in _names():
+    if name in color_names():
         word = GARMENT_COLORS.get(name, name)
     if (
         re.fullmatch(r"#([0-9a-f]{3}|[0-9a-f]{6})|rgb\([0-9]+%?,[0-9]+%?,[0-9]+%?\)", word)
@@ -74,7 +74,7 @@ def parse_color(text: str) -> tuple[int, int, int]:
             red = green = blue = -1
         if min(red, green, blue) >= 0 and max(red, green, blue) <= 255:
             return red, green, blue
-    near = did_you_mean(name, _names())
+    near = did_you_mean(name, color_names())
     raise BadInput(f'"{text}" is no colour.{near} Give a name (crimson), #rgb, #rrggbb or rgb(r, g, b) up to 255.')
 
 
@@ -91,7 +91,8 @@ def is_color(text: str) -> bool:
     return True
 
 
-def _names() -> list[str]:
+def color_names() -> list[str]:
+    """Return every colour name `parse_color` reads."""
     return [*ImageColor.colormap, *GARMENT_COLORS]
 
 

@@ -116,23 +116,26 @@ def pixelate(pixels: Pixels, alpha: Array, size: int) -> Pixels:
     return result
 
 
-def replace_background(pixels: Pixels, alpha: Array, background: Array) -> Pixels:
+def replace_background(pixels: Pixels, alpha: Array, background: Array, strength: float = 1.0) -> Pixels:
     """Put the region in front of `background`, a picture (H, W, 3) or one colour (3,); where alpha is 1 it stays.
 
-    Along the soft edge the old background's colour is taken out of the region first.
+    Along the soft edge the old background's colour is taken out of the region first. A `strength` below 1 lets the
+    old background show.
     """
     behind = np.broadcast_to(np.asarray(background, np.uint8), pixels.shape)
-    return blend(behind, decontaminate(pixels, alpha), alpha)
+    replaced = blend(behind, decontaminate(pixels, alpha), alpha)
+    return replaced if strength >= 1 else blend(pixels, replaced, np.full(alpha.shape, strength, np.float32))
 
 
-def cut_out(pixels: Pixels, alpha: Array) -> tuple[Pixels, Array]:
+def cut_out(pixels: Pixels, alpha: Array, strength: float = 1.0) -> tuple[Pixels, Array]:
     """Return the region alone: colours (H, W, 3) uint8 and alpha (H, W) uint8.
 
-    Colours are 0 where alpha is 0, so what was cut away is not hidden in the file; where alpha is 1 they are
-    untouched, and along the soft edge the old background's colour is taken out.
+    Colours are 0 where the result is transparent, so what was cut away is not hidden in the file; where alpha is 1
+    they are untouched, and along the soft edge the old background's colour is taken out. A `strength` below 1 leaves
+    the background half transparent.
     """
-    opaque = np.rint(alpha * 255).astype(np.uint8)
-    colors = decontaminate(pixels, alpha)
+    opaque = np.rint((1 - strength * (1 - alpha)) * 255).astype(np.uint8)
+    colors = decontaminate(pixels, alpha) if strength >= 1 else pixels.copy()
     colors[opaque == 0] = 0
     return colors, opaque
 

@@ -26,7 +26,7 @@ def cloth_table(color: tuple[int, int, int], median_lightness: float) -> Array:
     """
     target = oklab_from_srgb(np.array([color], np.uint8))[0]
     aim = _cloth_lightness(float(target[0]))
-    middle = float(_detail(np.float32(median_lightness)))
+    middle = float(_detail(median_lightness))
     center = aim - 0.15 * max(0.0, aim - middle)  # dark cloth made fully bright would seem to glow
     levels = np.linspace(0, 1, LEVELS, dtype=np.float32)
     return _ramp(_tone_curve(_detail(levels), middle, center), aim, target[1:])
@@ -54,7 +54,7 @@ def _tone_curve(detail: Array, middle: float, center: float) -> Array:
     flat).
     """
     slope = float(np.clip((center / middle) ** 0.6, 0.5, 1.8))
-    darkest = float(_detail(np.float32(0)))
+    darkest = float(_detail(0.0))
     above = bend(detail - middle, slope, 1 - middle, 1 - center)
     below = bend(middle - detail, slope, middle - darkest, center - _BLACKEST)
     return np.clip(center + above - below, 0, 1)
@@ -69,8 +69,8 @@ def _ramp(lightness: Array, aim: float, target_ab: Array) -> Array:
     return srgb_from_linear(linear_from_oklab(lab.astype(np.float32)))
 
 
-def _detail(lightness: Array) -> Array:
-    return np.cbrt(lightness**3 + np.float32(_FLARE))
+def _detail(lightness: Array | float) -> Array:
+    return np.cbrt(np.asarray(lightness, np.float32) ** 3 + np.float32(_FLARE))
 
 
 def _cloth_lightness(lightness: float) -> float:
