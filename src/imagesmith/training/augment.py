@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from imagesmith.training.recipe import Augmentation
+from imagesmith.training.settings import Augmentation
 
 IGNORE = 255
 """Mask value of pixels that no loss and no metric looks at."""

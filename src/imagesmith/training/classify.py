@@ -12,15 +12,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from imagesmith.core.errors import BadInput
 from imagesmith.evaluation.metrics import mean_auc
 from imagesmith.evaluation.splits import select
+from imagesmith.image.geometry import to_input
 from imagesmith.nn.vit import ViT, ViTConfig
 from imagesmith.training.augment import Example, cut, degrade, jitter_colour, random_generator, random_window, rotate
-from imagesmith.training.data import EXAMPLE_STREAM, list_images, read_image, shuffled
+from imagesmith.training.data import EXAMPLE_STREAM, list_images, read_image, same_content, shuffled
+from imagesmith.training.engine import ModuleEngine
 from imagesmith.training.folder import label_names
 from imagesmith.training.losses import class_weights
 from imagesmith.training.recipe import ClassifyRecipe
@@ -110,9 +111,9 @@ class ClassifyTask:
         """Make one augmented photograph and its class."""
         path, label = self.train[ticket.index]
         image = self.examples[ticket.index] if self.examples is not None else read_image(path)
-        settings = self.recipe.augment
+        stage = self.recipe.train.stage_at(ticket.step)
+        settings, size_hw = stage.augment or self.recipe.augment, stage.size_hw
         random = random_generator(self.recipe.train.seed, EXAMPLE_STREAM, ticket.epoch, ticket.position)
-        size_hw = self.recipe.train.stage_at(ticket.step).size_hw
         example = Example(image, np.zeros(image.shape[:2], np.uint8))
         example = cut(example, random_window(example, size_hw, settings, random), size_hw)
         if random.random() < settings.rotate_probability:
@@ -155,17 +156,14 @@ class ClassifyTask:
             loss = share * loss + (1 - share) * entropy(labels[partner])
         return {"loss": loss}
 
-    @torch.no_grad()
     def evaluate(self, module: nn.Module, device: str) -> dict[str, float]:
         """Measure accuracy and AUC at the model's working size."""
-        scores: list[Tensor] = []
+        engine, scores = ModuleEngine(module, device), []
         for start in range(0, len(self.validation), _EVALUATION_BATCH):
-            images = [
-                _resized(read_image(path), self.size_hw) for path, _ in self.validation[start:][:_EVALUATION_BATCH]
-            ]
-            pixels = normalise(torch.from_numpy(np.stack(images)).to(device), self.recipe.preprocessing)
-            scores.append(module(pixels)["logits"].float().softmax(dim=1).cpu())
-        probabilities = torch.cat(scores).numpy()
+            photos = [read_image(path) for path, _ in self.validation[start : start + _EVALUATION_BATCH]]
+            pixels = np.stack([to_input(photo, self.recipe.preprocessing, self.size_hw) for photo in photos])
+            scores.append(engine.run({"pixel_values": pixels})["logits"])
+        probabilities = softmax(np.concatenate(scores))
         truth = np.array([label for _, label in self.validation])
         correct = probabilities.argmax(axis=1) == truth
         return {"accuracy": float(correct.mean()), "auc": float(mean_auc(probabilities, truth)), "count": len(truth)}
@@ -173,6 +171,7 @@ class ClassifyTask:
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield what is odd about the folders."""
         yield from self.findings
+        yield from same_content([path for path, _ in self.train], [path for path, _ in self.validation])
         counts = np.bincount([label for _, label in self.train], minlength=len(self.labels))
         for label, count in zip(self.labels, counts, strict=True):
             if count == 0:
@@ -210,5 +209,7 @@ def _list_classes(root: Path) -> tuple[tuple[str, ...], dict[str, int], list[tup
     return tuple(folder.name for folder in folders), files, findings
 
 
-def _resized(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(image).resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR))
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn logits [N,C] into probabilities."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)

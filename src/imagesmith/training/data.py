@@ -20,7 +20,8 @@ from imagesmith.core.errors import BadInput
 from imagesmith.core.protocols import Image
 from imagesmith.image.decode import decode_image
 from imagesmith.training.augment import random_generator
-from imagesmith.training.recipe import TrainSettings
+from imagesmith.training.checkpoint import file_sha256
+from imagesmith.training.settings import TrainSettings
 from imagesmith.training.task import Task, Ticket
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -148,3 +149,23 @@ def manifest_hash(names: Sequence[str], sizes: Sequence[int]) -> str:
     """Return one hash of the data's file names and sizes, so that a resume notices other data."""
     text = "\n".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def same_content(train: Sequence[Path], validation: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Yield a finding for every photograph that is there twice; only files of equal size are read.
+
+    A photograph in both parts is a warning of its own: the figures would flatter the model.
+    """
+    held_out = set(validation)
+    by_size: dict[int, list[Path]] = {}
+    for path in [*train, *validation]:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    for group in by_size.values():
+        first_of: dict[str, Path] = {}
+        for path in group if len(group) > 1 else []:
+            first = first_of.setdefault(file_sha256(path), path)
+            if first is path:
+                continue
+            both = (first in held_out) != (path in held_out)
+            remedy = " and one is for validation, so the figures will flatter; remove one" if both else ""
+            yield "warning", f'"{first.name}" and "{path.name}" are the same photograph{remedy}.'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imagesmith.core.errors import BadInput, BadWeights, MissingExtra, TrainingFailed, WeightsMissing
+from imagesmith.core.errors import BadInput, TrainingFailed, WeightsMissing
 from imagesmith.models.checkpoint import read_state
 from imagesmith.models.keymap import native_state
 from imagesmith.models.safe import read_json
@@ -34,7 +33,6 @@ from imagesmith.training.vision import (
     NotFinite,
     VisionModule,
     Watch,
-    append_row,
     cut_rows,
     explain,
 )
@@ -49,9 +47,9 @@ Resolve = Callable[[str], Path]
 class TrainResult:
     """What a training left behind."""
 
-    folder: Path
-    """The finished model: config.json, preprocessor_config.json, model.safetensors, recipe.yaml, metrics.json."""
-    figures: Mapping[str, float]
+    model: Path
+    """Folder of the finished model: config.json, model.safetensors, recipe.yaml, metrics.json and the like."""
+    metrics: Mapping[str, float]
     """Measured with the weights as stored, in float32."""
     best_step: int
     steps: int
@@ -60,7 +58,7 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {**dataclasses.asdict(self), "folder": str(self.folder), "figures": dict(self.figures)}
+        return {**dataclasses.asdict(self), "model": str(self.model), "metrics": dict(self.metrics)}
 
 
 def run(
@@ -77,7 +75,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     task = make_task(recipe)
     (folder / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
-    return _train(recipe, task, folder, None, (), progress, resolve or _as_folder)
+    return _train(recipe, task, folder, None, (), progress, resolve or as_folder)
 
 
 def resume(run_dir: str | Path, *, progress: Watch | None = None, resolve: Resolve | None = None) -> TrainResult:
@@ -97,7 +95,7 @@ def resume(run_dir: str | Path, *, progress: Watch | None = None, resolve: Resol
         else:
             skipped.append(damage)
             _LOG.warning("%s", damage)
-    return _train(recipe, make_task(recipe), folder, found, tuple(skipped), progress, resolve or _as_folder)
+    return _train(recipe, make_task(recipe), folder, found, tuple(skipped), progress, resolve or as_folder)
 
 
 def start_network(recipe: VisionRecipe, task: Task, resolve: Resolve) -> tuple[nn.Module, dict[str, Any]]:
@@ -135,7 +133,8 @@ def weights_file(folder: Path) -> Path:
     raise WeightsMissing(f'"{folder}" has no model.safetensors to start from.')
 
 
-def _as_folder(name: str) -> Path:
+def as_folder(name: str) -> Path:
+    """Take a model's name for the folder it is; raise `BadInput` where it is none."""
     if not Path(name, "config.json").exists():
         raise BadInput(f'The model to start from, "{name}", is no folder with a config.json.')
     return Path(name)

@@ -11,7 +11,6 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ from imagesmith.core.errors import TrainingFailed
 from imagesmith.training.checkpoint import checkpoint_folder, prune
 from imagesmith.training.data import LOSS_STREAM, Cursor, advance
 from imagesmith.training.folder import write_model_folder
-from imagesmith.training.recipe import TrainSettings, VisionRecipe
+from imagesmith.training.precision import mixed
+from imagesmith.training.recipe import VisionRecipe
+from imagesmith.training.settings import TrainSettings
 from imagesmith.training.start import MovingAverage, hold_frozen_in_eval, parameter_groups, rate_factor
 from imagesmith.training.task import Task
 
@@ -40,8 +41,15 @@ class Progress:
     loss: float
     seconds: float
     """Since this process began to train."""
+    seconds_left: float
+    """At the pace so far."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What was measured at this step; empty between measurements."""
+
+    def __str__(self) -> str:
+        measured = "".join(f", {name} {value:.4f}" for name, value in self.figures.items())
+        left = self.seconds_left / 60
+        return f"step {self.step} of {self.steps}: loss {self.loss:.4f}{measured} ({left:.0f} minutes left)"
 
 
 Watch = Callable[[Progress], None]
@@ -155,7 +163,7 @@ class Keeper(Callback):
         self.best: float | None = None
         self.best_step = 0
         self.figures: dict[str, float] = {}
-        self.started = time.monotonic()
+        self.started, self.first_step = time.monotonic(), 0
         self.finite_state: Path | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,6 +171,9 @@ class Keeper(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_step, self.figures = (state_dict[name] for name in ("best", "best_step", "figures"))
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.started, self.first_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: VisionModule, outputs: Any, batch: Any, batch_idx: int
@@ -195,7 +206,7 @@ class Keeper(Callback):
         self.averaging.swap(network)
         network.eval()
         try:
-            with self._forward_context(trainer):
+            with mixed(self.recipe.train.precision, str(module.device)):
                 figures = self.task.evaluate(network, str(module.device))
             value = figures[self.task.monitor]
             if math.isfinite(value) and (self.best is None or value > self.best):
@@ -207,10 +218,6 @@ class Keeper(Callback):
             self.averaging.swap(network)
         return figures
 
-    def _forward_context(self, trainer: lightning.Trainer) -> AbstractContextManager[Any]:
-        """Measure in the arithmetic of the training; the final figures are computed in float32."""
-        return trainer.precision_plugin.forward_context() if self.recipe.train.precision == "bf16" else nullcontext()
-
     def _log(self, trainer: lightning.Trainer, module: VisionModule, step: int, measured: Mapping[str, float]) -> None:
         seconds = time.monotonic() - self.started
         rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -221,7 +228,8 @@ class Keeper(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({**row, **{f"validation/{name}": value for name, value in measured.items()}}, step)
         if self.watch is not None:
-            self.watch(Progress(step, self.recipe.train.steps, module.last_loss, seconds, dict(measured)))
+            left = seconds / max(step - self.first_step, 1) * (self.recipe.train.steps - step)
+            self.watch(Progress(step, self.recipe.train.steps, module.last_loss, seconds, left, dict(measured)))
 
     def on_exception(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: VisionModule, exception: BaseException
