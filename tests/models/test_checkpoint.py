@@ -226,7 +226,7 @@ def test_shards_read_as_one(tmp_path):
         "..",
         ".",
         "",
-        "a/b.safetensors",
+        "a/../b.safetensors",
         "..\\x",
         "C:x",
         "a\0b",
@@ -240,7 +240,7 @@ def test_shard_names_stay_in_their_folder(name, tmp_path):
     save_file({"a": ARRAYS["half"]}, tmp_path / "secret.safetensors")
     index = write_shards(tmp_path / "model", {"a": name})
     for read in (read_state, shard_names):
-        with pytest.raises(BadWeights, match="plain file name"):
+        with pytest.raises(BadWeights, match="no plain name"):
             read(index)
 
 

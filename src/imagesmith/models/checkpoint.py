@@ -18,8 +18,9 @@ import numpy as np
 from imagesmith.core.errors import BadWeights, MissingExtra
 from imagesmith.core.protocols import Array
 from imagesmith.models.formats import bad, refusal, sniff
+from imagesmith.models.safe import inside, safe_name
 
-__all__ = ["SafetensorsFile", "TensorEntry", "open_safetensors", "read_state", "safe_name", "shard_names", "sniff"]
+__all__ = ["SafetensorsFile", "TensorEntry", "open_safetensors", "read_state", "shard_names", "sniff"]
 
 HEADER_BYTES = 10 * 2**20
 TENSORS = 20_000
@@ -174,14 +175,6 @@ def _check_layout(path: Path, entries: dict[str, TensorEntry], size: int) -> Non
         raise bad(path, f"its tensors take {position:,} bytes but the file holds {size:,}")
 
 
-def safe_name(path: Path, name: object) -> str:
-    """Return a file name read from a JSON file if it names a file in the same folder, else raise `BadWeights`."""
-    plain = isinstance(name, str) and 0 < len(name) < 256 and name not in (".", "..")
-    if not plain or any(mark in str(name) for mark in ("/", "\\", ":", "\0")):
-        raise bad(path, f"it names {str(name)[:100]!r}, which is no plain file name in its own folder")
-    return str(name)
-
-
 class _Shards(Mapping[str, Array]):
     """Several safetensors files read as one."""
 
@@ -214,7 +207,7 @@ def _weight_map(path: Path) -> dict[str, str]:
         raise BadWeights(f"{path} holds no weight_map; weights must be a safetensors file or its index.")
     if len(table) > TENSORS:
         raise bad(path, f"it lists {len(table):,} tensors, and at most {TENSORS:,} are read")
-    where = {name: safe_name(path, file) for name, file in table.items()}
+    where = {name: safe_name(file) for name, file in table.items()}
     if len(set(where.values())) > SHARDS:
         raise bad(path, f"it lists more than {SHARDS:,} files")
     return where
@@ -222,7 +215,7 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 def _open_shards(path: Path) -> _Shards:
     where = _weight_map(path)
-    files = {name: open_safetensors(path.parent / name) for name in sorted(set(where.values()))}
+    files = {name: open_safetensors(inside(path.parent, name)) for name in sorted(set(where.values()))}
     for tensor, name in where.items():
         if tensor not in files[name].entries:
             raise bad(path, f'it says that "{tensor[:100]}" is in {name}, which does not hold it')
