@@ -1,0 +1,1 @@
+"""Models for other engines: exported, compared with PyTorch, and cached."""
