@@ -26,8 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"core", "image", "vision"},
     "exporting": {"core", "models", "nn", "engines", "image", "vision", "evaluation"},
     "training": {"core", "image", "models", "nn", "vision", "evaluation"},
-    "api": SEEING,
-    "cli": {"api", "core", "image"},
+    "sight": {"core", "image", "models", "vision", "engines", "exporting"},
+    "api": SEEING | {"sight"},
+    "cli": {"api", "core", "image", "models", "engines"},
 }
 # Libraries that may be imported at module level only in the packages about them.
 HEAVY = {

@@ -69,8 +69,6 @@ class ModelSpec(Record):
     """Name of every output class by index; "" for an index that means nothing (COCO's gaps)."""
     mirrored: tuple[tuple[int, int], ...] = ()
     """Pairs of labels that trade places when a photograph is mirrored (left and right shoe)."""
-    crop: Literal["none", "head"] = "none"
-    """What the model expects to see: a whole photograph, or a head that fills it."""
     multi_label: bool = False
     """Classification by sigmoid per class instead of softmax."""
     license: str = "unknown"

@@ -1,0 +1,71 @@
+"""The command `imagesmith`: gathers the families of commands and turns errors into sentences and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from imagesmith import __version__
+from imagesmith.cli import data, demo, doctor, edit, models, see, train
+from imagesmith.core.errors import ImagesmithError
+
+UNEXPECTED = 70
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"imagesmith {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, with timings.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """See and make images: segment, classify, detect, and edit by naming what to change."""
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s" if not verbose else "%(relativeCreated)6.0f ms  %(message)s")
+    for noisy in ("PIL", "httpx", "httpcore", "urllib3", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def build_app() -> typer.Typer:
+    """Return the command line application with every family of commands."""
+    app = typer.Typer(
+        name="imagesmith",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for family in (see, edit, models, train, data, demo, doctor):
+        family.register(app)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and leave with its exit code; no bad input ends in a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = build_app()(args=arguments, standalone_mode=False)
+    except ImagesmithError as error:
+        print(f"imagesmith: {error}", file=sys.stderr)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("imagesmith: stopped.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain again while it flushes.
+        sys.stderr.close()
+        code = 141
+    sys.exit(code if isinstance(code, int) else 0)
