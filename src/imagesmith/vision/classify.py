@@ -15,12 +15,12 @@ from imagesmith.image.geometry import target_size, to_input
 from imagesmith.image.photo import Photo
 from imagesmith.image.results import Classification
 from imagesmith.vision.batching import Plan, Size, run_in_batches
-from imagesmith.vision.heads import HeadCrop, crop_head, reads_faces
+from imagesmith.vision.heads import Crop, crop_head, reads_faces
 from imagesmith.vision.outputs import logits_of
 
-__all__ = ["HeadCrop", "classify", "crop_head", "probabilities_of", "reads_faces"]
+__all__ = ["Crop", "classify", "crop_head", "probabilities_of", "reads_faces"]
 
-Look = tuple[Photo, HeadCrop | None]
+Look = tuple[Photo, Crop | None]
 
 
 def classify(
@@ -29,7 +29,7 @@ def classify(
     spec: ModelSpec,
     request: ClassifyRequest,
     *,
-    crop: Callable[[Photo], HeadCrop | None] | None = None,
+    crop: Callable[[Photo], Crop | None] | None = None,
 ) -> Iterator[Classification]:
     """Yield one `Classification` per photograph, in order; the `top_k` labels, most probable first.
 
@@ -95,7 +95,7 @@ def _result(scores: NDArray[np.float32], look: Look, spec: ModelSpec, request: C
     )
 
 
-def _note(best: np.float32, crop: HeadCrop | None, spec: ModelSpec) -> str:
+def _note(best: np.float32, crop: Crop | None, spec: ModelSpec) -> str:
     """Say that a label read off a face is a guess, and what was looked at."""
     if reads_faces(spec):
         seen = "it looked at all of the photograph" if crop is None else f"it {crop.note}"

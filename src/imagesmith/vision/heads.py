@@ -30,7 +30,7 @@ _FACE_WORDS = {"gender", "face", "facial", "emotion", "emotions", "age", "expres
 
 
 @dataclass(frozen=True)
-class HeadCrop:
+class Crop:
     """A part of a photograph: its pixels, where it was, and a sentence that says so."""
 
     photo: Photo
@@ -49,7 +49,7 @@ def reads_faces(spec: ModelSpec) -> bool:
     return (bool(labels) and labels <= _GENDER_WORDS) or bool(words & _FACE_WORDS)
 
 
-def crop_head(photo: Photo, segmentation: Segmentation | None, detections: Detections | None) -> HeadCrop | None:
+def crop_head(photo: Photo, segmentation: Segmentation | None, detections: Detections | None) -> Crop | None:
     """Cut out the head of the largest person, with some surroundings, as a square where the photograph allows it.
 
     The head is the hair, skin or face at the top of the person; where no segmentation finds one, the upper part of
@@ -71,7 +71,7 @@ def crop_head(photo: Photo, segmentation: Segmentation | None, detections: Detec
         pixels=np.ascontiguousarray(photo.pixels[top:bottom, left:right]),
         alpha=None if photo.alpha is None else np.ascontiguousarray(photo.alpha[top:bottom, left:right]),
     )
-    return HeadCrop(cut, box, f"looked only at the head ({left}, {top} to {right}, {bottom}), found by {source}")
+    return Crop(cut, box, f"looked only at the head ({left}, {top} to {right}, {bottom}), found by {source}")
 
 
 def _head_of_labels(segmentation: Segmentation) -> tuple[float, float, float, float] | None:

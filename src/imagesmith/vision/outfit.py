@@ -161,7 +161,8 @@ def main_colors(pixels: NDArray[np.uint8], count: int = 3) -> tuple[MainColor, .
     found = []
     for index in np.unique(member):
         inside = lab[member == index]
-        rgb = rgb_from_oklab(inside.mean(axis=0)).clip(0, 255).round().astype(np.uint8)
+        lit = inside[inside[:, 0] >= np.median(inside[:, 0])]  # people name the lit side of a fold, not its shadow
+        rgb = rgb_from_oklab(lit.mean(axis=0)).clip(0, 255).round().astype(np.uint8)
         found.append(MainColor(name_of(rgb), hex_of(rgb), len(inside) / len(lab)))
     found.sort(key=lambda color: (-color.share, color.hex))
     return tuple([color for color in found if color.share >= _LEAST_COLOR_SHARE][:count] or found[:1])
