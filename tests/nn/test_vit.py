@@ -107,6 +107,18 @@ def test_drop_path_is_silent_in_evaluation_and_keeps_the_mean_in_training():
     assert abs(float(dropped.mean()) - 1) < 0.05
 
 
+def test_bfloat16_attention_is_the_same_attention():
+    torch.manual_seed(0)
+    module = ViT.from_config(TINY).eval()
+    attention = module.vit.encoder.layer[0].attention.attention
+    tokens = torch.randn(2, 17, 24)
+    exact = attention(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = attention(tokens)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).abs().max() < 0.02 * exact.abs().max()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -142,7 +142,12 @@ class _SelfAttention(nn.Module):
             for projection in (self.query, self.key, self.value)
         )
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=size**-0.5)
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+            # PyTorch's fused kernel is 3 to 5 times slower than plain products here, forward and backward.
+            shares = (query * size**-0.5 @ key.transpose(2, 3)).softmax(dim=-1)
+            mixed = F.dropout(shares, dropout, self.training) @ value
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=size**-0.5)
         return mixed.transpose(1, 2).reshape(batch, count, width)
 
 
