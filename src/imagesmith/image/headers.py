@@ -84,7 +84,7 @@ def orientation(exif: bytes) -> tuple[int, bool]:
 
 
 def _read_png(data: bytes) -> Header:
-    if data[12:16] != b"IHDR":
+    if data[12:16] != b"IHDR" and len(data) >= 16:
         raise BadImage("it is a damaged PNG file: its header is missing")
     width, height = struct.unpack_from(">II", data, 16)
     position, chunks = 8, 0
@@ -165,6 +165,8 @@ def _read_gif(data: bytes) -> Header:
                 raise BadImage("it is a GIF file with a comment of more than 1 MB, which only an attack has")
         elif block == 0x3B:
             break
+    if not frames and position > len(data):
+        raise BadImage("the file is cut off inside its header")
     if steps >= MAX_BLOCKS:
         raise BadImage(f"it is a damaged GIF file: more than {MAX_BLOCKS} pieces")
     return Header("GIF", width, height, frames)

@@ -145,7 +145,7 @@ def _split_alpha(image: PillowImage.Image) -> tuple[PillowImage.Image, PillowIma
     if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:  # the key of a 16-bit file, now 8 bits
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in key)
-    rgba = image.convert("RGBA")
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     return rgba.convert("RGB"), rgba.getchannel("A")
 
 
@@ -160,7 +160,7 @@ def _to_srgb(image: PillowImage.Image, profile: bytes | None, warnings: list[str
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 
 
 def _through_profile(image: PillowImage.Image, profile: bytes, warnings: list[str]) -> PillowImage.Image | None:
