@@ -67,14 +67,14 @@ def tone(
     slope = 1 + contrast if contrast < 0 else 1 + 2 * contrast
     old = np.linspace(0, 1, LEVELS, dtype=np.float32)
     bright = old**power
-    new = pivot + bend(bright - pivot, slope, 1 - pivot, 1 - pivot) - bend(pivot - bright, slope, pivot, pivot)
+    shift = pivot - old + bend(bright - pivot, slope, 1 - pivot, 1 - pivot) - bend(pivot - bright, slope, pivot, pivot)
     gains = np.array([2.0 ** (0.35 * temperature), 1.0, 2.0 ** (-0.35 * temperature)])
     gains = (gains / (gains @ [0.2126, 0.7152, 0.0722])).astype(np.float32)
 
     def change(part: Pixels) -> Array:
         lab = oklab_from_linear(linear_from_srgb(part) * gains)
         before = lab[..., 0].clip(1e-4, 1)
-        after = new[np.rint(before * (LEVELS - 1)).astype(np.intp)]
+        after = (before + shift[np.rint(before * (LEVELS - 1)).astype(np.intp)]).clip(0, 1)
         scale = np.minimum(after / before, 1.5) * np.float32(1 + saturation)
         return srgb_from_oklab(np.stack([after, lab[..., 1] * scale, lab[..., 2] * scale], axis=-1))
 

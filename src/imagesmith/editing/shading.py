@@ -14,7 +14,7 @@ from imagesmith.editing.color import (
 )
 
 LEVELS = 4096
-_FLARE = 0.003  # linear light; keeps the noise of crushed blacks from being amplified into texture
+_FLARE = 0.002  # linear light; keeps the noise of crushed blacks from being amplified into texture
 _DYE = 0.88  # share of the screen's chroma that dyed cloth reaches; at all of it navy looks like a neon sign
 _BLACKEST = 0.03
 
@@ -50,10 +50,10 @@ def bend(distance: Array, slope: float, room: float, new_room: float) -> Array:
 def _tone_curve(detail: Array, middle: float, center: float) -> Array:
     """Map detail (n,) to lightness: `middle` to `center`, contrast scaled by the change of lightness.
 
-    The slope at `center` is the ratio of the lightnesses to the power 0.6 (at 1 dark cloth turns harsh and light cloth
+    The slope at `center` is the ratio of the lightnesses to the power 0.75 (at 1 dark cloth turns harsh and light cloth
     flat).
     """
-    slope = float(np.clip((center / middle) ** 0.6, 0.5, 1.8))
+    slope = float(np.clip((center / middle) ** 0.75, 0.5, 2.4))
     darkest = float(_detail(0.0))
     above = bend(detail - middle, slope, 1 - middle, 1 - center)
     below = bend(middle - detail, slope, middle - darkest, center - _BLACKEST)
