@@ -252,12 +252,12 @@ class EnginePool:
     def _make_room(self, wanted: _Slot) -> None:
         """Close idle engines, least recently used first, until the wanted one fits (or none is left)."""
         with self._lock:
-            held = [slot for slot in self._slots.values() if slot.engine is not None and slot is not wanted]
-            total = wanted.cost + sum(slot.cost for slot in held)
-            for slot in sorted(held, key=lambda slot: slot.used):
+            others = [slot for slot in self._slots.values() if slot is not wanted]
+            total = wanted.cost + sum(slot.cost for slot in others if slot.engine is not None or slot.running)
+            for slot in sorted(others, key=lambda slot: slot.used):
                 if total <= self.budget:
                     return
-                if slot.running == 0:
+                if slot.engine is not None and slot.running == 0:
                     self._shut(slot)
                     total -= slot.cost
 
