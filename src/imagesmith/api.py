@@ -34,8 +34,33 @@ if TYPE_CHECKING:
     from imagesmith.evaluation.report import Comparison, Report
     from imagesmith.evaluation.splits import Split
     from imagesmith.training.check import CheckReport
+    from imagesmith.training.prepare import Prepared
     from imagesmith.training.run import TrainResult
     from imagesmith.vision.outfit import Outfit
+
+__all__ = [
+    "Model",
+    "Seen",
+    "Sight",
+    "check_recipe",
+    "classify",
+    "detect",
+    "edit",
+    "evaluate",
+    "find_model",
+    "limits_of",
+    "load",
+    "model_folder",
+    "open_pool",
+    "outfit",
+    "prepare_data",
+    "resume_training",
+    "run_edit",
+    "segment",
+    "stream",
+    "summarise_outfit",
+    "train",
+]
 
 Result: TypeAlias = Segmentation | Classification | Detections
 Source: TypeAlias = Any
@@ -261,6 +286,13 @@ def resume_training(folder: str | Path, *, progress: Any = None) -> TrainResult:
     from imagesmith.training.run import resume
 
     return resume(folder, progress=progress, resolve=model_folder)
+
+
+def prepare_data(pack: str, source: str | Path, out: str | Path, *, progress: Any = None) -> Prepared:
+    """Rebuild a data pack from its public source; see `imagesmith.training.prepare`."""
+    from imagesmith.training.prepare import prepare
+
+    return prepare(pack, source, out, progress=progress)
 
 
 def model_folder(name: str) -> Path:

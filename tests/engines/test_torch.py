@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,7 @@ def test_a_mask_reaches_only_the_network_that_takes_one(tmp_path):
     assert open_torch(spec, weights).run({"pixel_values": images, "pixel_mask": mask})["logits"].shape == (2, 3)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists the files a process has mapped")
 @pytest.mark.parametrize("architecture", NETWORKS)
 def test_parameters_are_the_mapped_file(architecture, tmp_path):
     spec, weights, _ = make_model(architecture, tmp_path)
@@ -117,8 +119,7 @@ def test_parameters_are_the_mapped_file(architecture, tmp_path):
     from imagesmith.models.checkpoint import open_safetensors
 
     np.testing.assert_array_equal(marked.detach().numpy(), open_safetensors(weights)[name])
-    with open("/proc/self/maps") as maps:
-        assert str(weights) in maps.read()
+    assert str(weights) in Path("/proc/self/maps").read_text()
 
 
 def test_published_names_load(tmp_path):
@@ -212,3 +213,44 @@ def test_mask_classification_joins_into_pixels():
         share = classes[:, query].softmax(-1)[:, :3, None, None]
         expected += share * masks[:, query].sigmoid()[:, None]
     torch.testing.assert_close(logits.exp(), expected)
+
+
+def test_general_segmenter_equals_the_native_one(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.SegformerConfig(**SEGFORMER)
+    theirs = transformers.SegformerForSemanticSegmentation(config).eval()
+    weights = save_general(tmp_path, theirs)
+    images = {"pixel_values": photographs(2, 3, 64, 96)}
+    native = ModelSpec(name="x", task="segment", architecture="segformer", source="folder:x", config=SEGFORMER)
+    expected = open_torch(native, weights).run(images)["logits"]
+    found = open_torch(general_spec("segment"), weights).run(images)["logits"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_general_detector(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.YolosConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=[32, 32],
+        num_detection_tokens=5, num_labels=3,
+    )  # fmt: skip
+    weights = save_general(tmp_path, transformers.YolosForObjectDetection(config).eval())
+    found = open_torch(general_spec("detect"), weights).run({"pixel_values": photographs(2, 3, 32, 32)})
+    assert found["logits"].shape == (2, 5, 4)
+    assert found["pred_boxes"].shape == (2, 5, 4)
+
+
+def test_general_mask_classifier(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    backbone = transformers.SwinConfig(
+        embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, image_size=64,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone, hidden_dim=32, feature_size=32, mask_feature_size=32, num_queries=6,
+        decoder_layers=2, encoder_layers=1, num_attention_heads=2, encoder_feedforward_dim=32, dim_feedforward=32,
+        num_labels=4,
+    )  # fmt: skip
+    weights = save_general(tmp_path, transformers.Mask2FormerForUniversalSegmentation(config).eval())
+    found = open_torch(general_spec("segment"), weights).run({"pixel_values": photographs(1, 3, 64, 64)})["logits"]
+    assert found.shape[:2] == (1, 4)
+    assert np.isfinite(found).all()

@@ -281,3 +281,26 @@ def test_halving_leaves_small_and_exact_weights_alone():
 def test_cache_folder_follows_the_environment(tmp_path):
     assert cache_folder({"IMAGESMITH_CACHE": str(tmp_path)}) == tmp_path
     assert cache_folder({"XDG_CACHE_HOME": str(tmp_path)}).name == "imagesmith"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("segformer", {"hidden_sizes": [64, 128, 320, 512], "depths": [3, 4, 6, 3], "decoder_hidden_size": 768,
+                       "num_labels": 18}),
+        ("vit", {"image_size": 224, "num_labels": 2}),
+        ("detr", {"backbone": "resnet50", "num_labels": 91}),
+    ],
+)  # fmt: skip
+def test_published_sizes_export(architecture, config, kind, tmp_path):
+    torch.manual_seed(0)
+    task, _ = NETWORKS[architecture]
+    module = builder(architecture).from_config(config)
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, tmp_path / "w.safetensors")
+    spec = ModelSpec(name="x", task=task, architecture=architecture, source="folder:x", config=config)
+    write = export_onnx if kind == "onnx" else export_openvino
+    report = write(spec, tmp_path / "w.safetensors", tmp_path / ("m.onnx" if kind == "onnx" else "m.xml"))
+    print(architecture, kind, report.sentence())
+    assert report.passed

@@ -14,6 +14,7 @@ from PIL import Image
 from imagesmith.core.errors import BadInput
 from imagesmith.training.augment import Window
 from imagesmith.training.dense_detection import DenseHead, cell_centres, dense_loss, dense_targets
+from imagesmith.training.detect_settings import SceneSettings
 from imagesmith.training.detection import (
     DETECT_LABELS,
     GARMENT_GROUPS,
@@ -31,7 +32,6 @@ from imagesmith.training.matcher import DetectionTargets, pad_targets
 from imagesmith.training.scenes import (
     DetectionExample,
     ScenePool,
-    SceneSettings,
     crop_boxes,
     draw_example,
     mirror,

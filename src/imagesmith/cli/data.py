@@ -47,4 +47,6 @@ def prepare(
     out: Annotated[Path, typer.Argument(help="Folder for the pack.")],
 ) -> None:
     """Rebuild a training pack from its public source."""
-    print(api.prepare_data(pack, source, out))
+    with count_progress(f"Preparing {pack}") as tick:
+        made = api.prepare_data(pack, source, out, progress=tick)
+    print(f"{made.images} photographs in {out}; {made.detail}")

@@ -15,6 +15,7 @@ from imagesmith.core.errors import MissingExtra
 from imagesmith.core.requests import ClassifyRequest, DetectRequest, EditRequest, SegmentRequest, make_request
 from imagesmith.image.decode import Photo, decode_image
 from imagesmith.image.metadata import save_image, write_json
+from imagesmith.sight import FACE_MODEL
 
 EDITS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("recolor-clothes", {"region": "clothes", "recolor": "crimson"}),
@@ -76,7 +77,7 @@ def astronaut() -> Photo:
 def _look(photo: Photo, pool: Any, out: Path) -> list[Step]:
     wanted = (
         ("segment clothes", SegmentRequest(), _regions),
-        ("segment face", SegmentRequest(model=api.FACE_MODEL), _regions),
+        ("segment face", SegmentRequest(model=FACE_MODEL), _regions),
         ("classify", ClassifyRequest(), lambda result: f"{result.labels[0]} {result.scores[0]:.0%} (a guess)"),
         ("detect", DetectRequest(), lambda result: ", ".join(result.labels[:4]) or "nothing"),
     )
@@ -101,10 +102,10 @@ def _regions(result: Any) -> str:
 
 def _change(photo: Photo, pool: Any, out: Path) -> list[Step]:
     steps = []
-    sight = api.look_at(photo, EditRequest(region="person"), pool)
+    sight = api.Sight(photo, SegmentRequest(), pool)
     for title, values in EDITS:
         start = time.perf_counter()
-        edited = api.run_edit(photo, make_request(EditRequest, values), sight=sight)
+        edited = api.run_edit(photo, make_request(EditRequest, values), pool=pool, sight=sight)
         seconds = time.perf_counter() - start
         path = out / f"{title}.png"
         edited.save(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from imagesmith import api
@@ -12,6 +13,7 @@ from imagesmith.cli.options import request_from, with_record
 from imagesmith.cli.output import percent, print_json, say
 from imagesmith.cli.see import quiet_of
 from imagesmith.core.requests import EditRequest
+from imagesmith.image.metadata import save_image
 
 
 def register(app: typer.Typer) -> None:
@@ -37,11 +39,13 @@ def edit(
     target = out or Path(f"{Path(photo).stem}-edited.png")
     edited.save(target)
     if mask_out is not None:
-        edited.save_mask(mask_out)
+        grey = np.rint(edited.mask * 255).astype(np.uint8)
+        save_image(mask_out, np.repeat(grey[..., None], 3, axis=2))
     if json:
         print_json(edited.record)
     else:
+        region = edited.record["region"]
         say(
-            f"{edited.record['region']}: {percent(edited.record['share'])} of the photograph changed; {target}",
+            f"{region['text']}: {percent(region['share'])} of the photograph changed; {target}",
             quiet=quiet_of(ctx),
         )

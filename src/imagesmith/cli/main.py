@@ -6,14 +6,11 @@ import logging
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from imagesmith import __version__
 from imagesmith.cli import data, demo, doctor, edit, models, see, train
-from imagesmith.core.errors import ImagesmithError
-
-UNEXPECTED = 70
+from imagesmith.core.errors import Cancelled, ImagesmithError
 
 
 def _version(wanted: bool) -> None:
@@ -42,6 +39,7 @@ def build_app() -> typer.Typer:
         name="imagesmith",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        result_callback=_leave,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_options)
@@ -54,18 +52,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and leave with its exit code; no bad input ends in a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = build_app()(args=arguments, standalone_mode=False)
+        build_app()(args=arguments)
     except ImagesmithError as error:
         print(f"imagesmith: {error}", file=sys.stderr)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
         print("imagesmith: stopped.", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:
-        # The reader (head, less) has gone; Python would complain again while it flushes.
-        sys.stderr.close()
-        code = 141
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(Cancelled.exit_code)
+
+
+def _leave(code: object, **_: object) -> None:
+    """Leave with the exit code a command returned."""
+    if isinstance(code, int) and code:
+        raise typer.Exit(code)

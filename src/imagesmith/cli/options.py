@@ -16,7 +16,7 @@ from imagesmith.core.specs import Record
 
 HIDDEN = frozenset({"schema_version"})
 ENGINE_PANEL = "Where it runs"
-TASK_PANEL = "What to do"
+TASK_PANEL = "What to find or change"
 
 
 def record_parameters(kind: type[Record], skip: frozenset[str] = frozenset()) -> list[inspect.Parameter]:
@@ -25,11 +25,10 @@ def record_parameters(kind: type[Record], skip: frozenset[str] = frozenset()) ->
     A field without a value on the command line stays None, so that settings and the record's own default decide.
     """
     shared = set(SeeRequest.model_fields)
-    return [
-        _parameter(name, field, ENGINE_PANEL if name in shared else TASK_PANEL)
-        for name, field in kind.model_fields.items()
-        if name not in HIDDEN | skip
-    ]
+    fields = [(name, field) for name, field in kind.model_fields.items() if name not in HIDDEN | skip]
+    # What the command does comes first in its help, where it runs comes last.
+    fields.sort(key=lambda item: item[0] in shared)
+    return [_parameter(name, field, ENGINE_PANEL if name in shared else TASK_PANEL) for name, field in fields]
 
 
 def with_record(kind: type[Record], skip: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
