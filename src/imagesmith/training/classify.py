@@ -103,6 +103,10 @@ class ClassifyTask:
         """Build a ViT with random weights."""
         return ViT.from_config(config)
 
+    def finished(self, module: nn.Module) -> nn.Module:
+        """Return the network itself: training needs nothing more."""
+        return module
+
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """Return an epoch's photographs."""
         return shuffled(len(self.train), self.recipe.train.seed, epoch)

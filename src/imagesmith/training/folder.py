@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from imagesmith.core.specs import Preprocessing
+from imagesmith.models.keymap import native_state, published_state
 from imagesmith.training.recipe import VisionRecipe, dump_recipe
 
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
@@ -71,7 +72,8 @@ def write_model_folder(
     aside = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file(stored(state, recipe.weights_dtype), aside / "model.safetensors", metadata={"format": "pt"})
+    named = published_state(recipe.architecture, native_state(recipe.architecture, state))
+    save_file(stored(named, recipe.weights_dtype), aside / "model.safetensors", metadata={"format": "pt"})
     files = {
         "config.json": _json({**config, "dtype": recipe.weights_dtype}),
         "preprocessor_config.json": _json(preprocessor_config(recipe.preprocessing, recipe.task)),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from imagesmith.core.errors import BadInput, did_you_mean
 from imagesmith.core.requests import validation_sentence
 from imagesmith.core.specs import Preprocessing, Record
+from imagesmith.training.detect_settings import DetectData, DetectLoss, SceneSettings
 from imagesmith.training.settings import Augmentation, Probability, TrainSettings
 
 
@@ -99,36 +100,14 @@ class ClassifyRecipe(RecipeBase):
     loss: ClassifyLoss = ClassifyLoss()
 
 
-class DetectData(Record):
-    """Photographs with boxes in one COCO JSON file, and optionally a pack of masks to compose scenes from."""
-
-    path: str
-    images: str = "images"
-    annotations: str = "annotations.json"
-    masks_path: str | None = None
-    """Image and mask folders (as for segmentation) whose people and garments give boxes and composed scenes."""
-    labels: tuple[str, ...] | None = None
-    """Classes to learn, in order; unset takes the annotations' categories."""
-    workers: int = Field(default=1, ge=0)
-    cache: bool = True
-
-
-class DetectLoss(Record):
-    """DETR's criterion; the defaults are the published weights."""
-
-    classes: float = Field(default=1.0, ge=0)
-    bbox: float = Field(default=5.0, ge=0)
-    giou: float = Field(default=2.0, ge=0)
-    eos: float = Field(default=0.1, ge=0)
-    """Weight of "no object" inside the cross-entropy."""
-
-
 class DetectRecipe(RecipeBase):
     """Teach a DETR to find objects; the number of queries is model.num_queries."""
 
     task: Literal["detect"]
     architecture: Literal["detr"] = "detr"
     data: DetectData
+    scenes: SceneSettings = SceneSettings()
+    """How examples are drawn; `augment` is for the other tasks."""
     loss: DetectLoss = DetectLoss()
 
 

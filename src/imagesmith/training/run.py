@@ -181,10 +181,10 @@ def _finish(
     if not folder.exists():
         raise TrainingFailed(f'No weights of "{out}" could be measured: {task.monitor} was never a number.')
     before = read_json(folder / "metrics.json")
-    network = task.build(config).eval()
+    network = task.finished(task.build(config)).eval()
     weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
-    network.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
-                             for name, tensor in weights.items()})  # fmt: skip
+    single = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    network.load_state_dict(native_state(recipe.architecture, single))
     with _threads(recipe.train.threads):
         figures = task.evaluate(network, "cpu")
     write_model_folder(folder, stored(weights, "float32"), config, recipe, {"step": before["step"], **figures})

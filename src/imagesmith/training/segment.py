@@ -126,6 +126,10 @@ class SegmentTask:
         """Build a SegFormer with random weights."""
         return SegFormer.from_config(config)
 
+    def finished(self, module: nn.Module) -> nn.Module:
+        """Return the network itself: training needs nothing more."""
+        return module
+
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """Return an epoch's photographs; those with rare classes may come more than once."""
         repeats = self.statistics[1] if self.recipe.data.repeat_below > 0 else None

@@ -58,6 +58,10 @@ class Task(Protocol):
         """Build the network with random weights."""
         ...
 
+    def finished(self, module: nn.Module) -> nn.Module:
+        """Return the network to measure and keep, sharing weights: without what only training needs."""
+        ...
+
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """Return which photographs an epoch shows, in order; a pure function of (seed, epoch)."""
         ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imagesmith.core.errors import BadInput
 from imagesmith.training.classify import ClassifyTask
+from imagesmith.training.detect import DetectTask
 from imagesmith.training.recipe import ClassifyRecipe, SegmentRecipe, VisionRecipe
 from imagesmith.training.segment import SegmentTask
 from imagesmith.training.task import Task
@@ -15,4 +15,4 @@ def make_task(recipe: VisionRecipe) -> Task:
         return SegmentTask(recipe)
     if isinstance(recipe, ClassifyRecipe):
         return ClassifyTask(recipe)
-    raise BadInput("Detection is taught by its own engine.")
+    return DetectTask(recipe)

@@ -207,12 +207,13 @@ class Keeper(Callback):
         network.eval()
         try:
             with mixed(self.recipe.train.precision, str(module.device)):
-                figures = self.task.evaluate(network, str(module.device))
+                kept = self.task.finished(network)
+                figures = self.task.evaluate(kept, str(module.device))
             value = figures[self.task.monitor]
             if math.isfinite(value) and (self.best is None or value > self.best):
                 self.best, self.best_step, self.figures = value, step, figures
                 metrics = {"step": step, **figures}
-                write_model_folder(self.out / "model", network.state_dict(), self.config, self.recipe, metrics)
+                write_model_folder(self.out / "model", kept.state_dict(), self.config, self.recipe, metrics)
         finally:
             network.train()
             self.averaging.swap(network)
@@ -238,7 +239,8 @@ class Keeper(Callback):
             # The step was not applied, so the weights are the last finite ones.
             pl_module.zero_grad(set_to_none=True)
             self.averaging.swap(pl_module.network)
-            state, metrics = pl_module.network.state_dict(), {"step": trainer.global_step, **self.figures}
+            state = self.task.finished(pl_module.network).state_dict()
+            metrics = {"step": trainer.global_step, **self.figures}
             self.finite_state = self.out / "last-finite"
             write_model_folder(self.finite_state, state, self.config, self.recipe, metrics)
 
