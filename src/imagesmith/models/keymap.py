@@ -125,6 +125,9 @@ KEYMAPS: dict[str, tuple[KeyMap, ...]] = {
 }
 """The published styles of each architecture, beside our own names (which are the classic ones of the hub)."""
 
+WRITTEN: dict[str, KeyMap] = {"detr": KEYMAPS["detr"][0]}
+"""The style to write files in, where our own names are not the ones other readers know."""
+
 WRAPPERS = ("module.", "_orig_mod.", "network.")
 """Prefixes that a data-parallel, compiled or training wrapper puts before every name."""
 
@@ -153,6 +156,16 @@ def native_state(architecture: str, state: Mapping[str, T]) -> dict[str, T]:
             raise BadWeights(f'Two weights of this file are both "{name}"; use a file with one set of weights.')
         renamed[name] = state[key]
     return renamed
+
+
+def published_state(architecture: str, state: Mapping[str, T]) -> dict[str, T]:
+    """Rename a whole state from our names to those that files of this architecture are written with.
+
+    >>> list(published_state("detr", {"input_projection.bias": 0}))
+    ['model.input_projection.bias']
+    """
+    style = WRITTEN.get(architecture)
+    return dict(state) if style is None else {style.from_native(key) or key: value for key, value in state.items()}
 
 
 @dataclass(frozen=True)

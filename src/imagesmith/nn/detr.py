@@ -312,16 +312,17 @@ class Detr(nn.Module):
         """
         memory, positions, attend = self.encode(pixel_values, pixel_mask)
         states = self.decode(memory, positions, attend)
-        if not all_levels:
-            state = self.decoder.layernorm(states[-1][:, : self.config.num_queries])
-            return {"logits": self.class_labels_classifier(state), "pred_boxes": self.bbox_predictor(state).sigmoid()}
-        stacked = self.decoder.layernorm(torch.stack(states))
-        logits, boxes = self.class_labels_classifier(stacked), self.bbox_predictor(stacked).sigmoid()
-        queries = self.config.num_queries
-        return {
-            "logits": logits[-1][:, :queries],
-            "pred_boxes": boxes[-1][:, :queries],
-            "level_logits": logits,
-            "level_boxes": boxes,
-            "memory": memory,
-        }
+        if all_levels:
+            return {**self.predict(states), "memory": memory}
+        return self.answer(states[-1][:, : self.config.num_queries])
+
+    def answer(self, states: Tensor) -> dict[str, Tensor]:
+        """Return `logits` [..., C + 1] and `pred_boxes` [..., 4] of query states [..., D] of the decoder."""
+        states = self.decoder.layernorm(states)
+        return {"logits": self.class_labels_classifier(states), "pred_boxes": self.bbox_predictor(states).sigmoid()}
+
+    def predict(self, states: list[Tensor]) -> dict[str, Tensor]:
+        """Return what all decoder levels say, for training: the first four entries `forward` describes."""
+        levels = self.answer(torch.stack(states))
+        last = {name: value[-1][:, : self.config.num_queries] for name, value in levels.items()}
+        return {**last, "level_logits": levels["logits"], "level_boxes": levels["pred_boxes"]}

@@ -192,6 +192,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.config = config
         self.out_channels = config.hidden_sizes[-1]
+        self.stride = 4
         self.stem_conv = nn.Conv2d(config.num_channels, config.embedding_size, 7, 2, 3, bias=False)
         self.stem_norm = _norm(config.batch_norm, config.embedding_size)
         self.stages = nn.ModuleList()
@@ -199,6 +200,7 @@ class ResNet(nn.Module):
         for i, (c_out, depth) in enumerate(zip(config.hidden_sizes, config.depths, strict=True)):
             stride = 2 if i > 0 or config.downsample_in_first_stage else 1
             dilated = config.dilated_last_stage and i == len(config.depths) - 1 and stride == 2
+            self.stride *= 1 if dilated else stride
             # As published: the first block of a dilated stage still has dilation 1, so that its weights fit.
             blocks = [_block(config, c_in, c_out, 1 if dilated else stride, 1)]
             blocks += [_block(config, c_out, c_out, 1, 2 if dilated else 1) for _ in range(depth - 1)]

@@ -1,20 +1,66 @@
-"""A dense helper for training a detector from scratch: every cell of the memory says what covers it, and its box.
+"""What only the training of a DETR from scratch needs: a dense helper, and queries that start at places.
 
-DETR alone has few positive examples and learns slowly from scratch. This head sits on the encoder's memory during
-training only: it teaches the backbone and the encoder to name what is there and to know where its box lies, so that
-the decoder only has to look it up. Idea of dense supervision after FCOS (arXiv 1904.01355); inference has no part
-of it.
+DETR alone has few positive examples and learns slowly from scratch. The dense helper sits on the encoder's memory
+during training only: every cell says what covers it, and its box. It teaches the backbone and the encoder to name what
+is there and to know where it lies, so that the decoder only has to look it up. Idea of dense supervision after FCOS
+(arXiv 1904.01355); inference has no part of it.
 """
+
+import dataclasses
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from imagesmith.nn.detr import Detr, DetrConfig
 from imagesmith.training.matcher import DetectionTargets, corners, generalized_iou
 
 # The middle part of a box whose cells must name the object; the ring around it may do as it likes.
 CORE = 0.6
 FOCAL_ALPHA, FOCAL_GAMMA = 0.35, 2.0
+
+
+QUERY_SHARPNESS = 1.5
+"""Length of a query's starting position against a cell's, so that it looks at one place."""
+
+
+class TrainableDetr(Detr):
+    """A DETR with what is dropped after training: the dense helper and the further query groups."""
+
+    def __init__(self, config: DetrConfig) -> None:
+        super().__init__(config)
+        self.dense_head = DenseHead(config.d_model, config.num_labels)
+        place_queries(self)
+
+    def finished(self) -> Detr:
+        """Return the network to keep, sharing this one's weights."""
+        config = dataclasses.replace(self.config, query_groups=1)
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("dense_head.")}
+        queries = "query_position_embeddings.weight"
+        state[queries] = state[queries][: config.num_queries]
+        with torch.device("meta"):
+            detr = Detr(config)
+        detr.load_state_dict(state, assign=True)
+        return detr.train(self.training)
+
+
+@torch.no_grad()
+def place_queries(detr: Detr) -> None:
+    """Start every query at its own place: its code is that of a point, and it is compared with the cells' codes.
+
+    From random queries the decoder looks everywhere at once and takes thousands of steps to learn to look at one
+    place. This only chooses the starting values; the network is the published one.
+    """
+    queries, width = detr.query_position_embeddings.weight.shape
+    points = torch.rand(queries, 2) * 0.9 + 0.05  # y, x
+    steps = torch.arange(width // 4, dtype=torch.float32)
+    wavelengths = 10000.0 ** (2 * steps / (width // 2))
+    angles = points[..., None] * (2 * math.pi) / wavelengths  # [Q, 2, width / 4]
+    codes = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+    detr.query_position_embeddings.weight.copy_(codes * QUERY_SHARPNESS)
+    for layer in detr.decoder.layers:
+        layer.encoder_attn.q_proj.weight.copy_(layer.encoder_attn.k_proj.weight)
 
 
 class DenseHead(nn.Module):

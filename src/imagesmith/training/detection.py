@@ -83,39 +83,49 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def load_coco(
-    folder: Path, labels: Sequence[str], split: Split = "all", rename: Mapping[str, str] | None = None
+    folder: Path,
+    labels: Sequence[str],
+    split: Split = "all",
+    images: str = "images",
+    annotations: str = "annotations.json",
 ) -> list[BoxPhoto]:
-    """Read a COCO folder (`annotations.json`, `images/`) for a list of class names.
+    """Read a COCO folder (a file of annotations and a folder of images in it) for a list of class names.
 
-    Category ids may have gaps and any order: they are mapped by name (after `rename`); categories of other names are
-    left out. A class counts as annotated where the file has a category for it. Crowd boxes are left out, and a class
-    with a crowd in an image counts as not annotated there. Images come in the order of their file names.
+    Category ids may have gaps and any order: they are mapped by name; categories of other names are left out. A class
+    counts as annotated where the file has a category for it. Crowd boxes are left out, and a class with a crowd in an
+    image counts as not annotated there. Images come in the order of their file names.
     """
-    source = _read_annotations(folder)
+    source = read_annotations(folder / annotations)
     ids = {name: index for index, name in enumerate(labels)}
-    renamed = {c["id"]: (rename or {}).get(c["name"], c["name"]) for c in source["categories"]}
-    known = np.array([name in renamed.values() for name in labels])
+    names = {category["id"]: category["name"] for category in source["categories"]}
+    known = np.array([name in names.values() for name in labels])
     if not known.any():
-        raise BadInput(f"{folder} has none of the classes {', '.join(labels)}; it has {sorted(renamed.values())}.")
+        raise BadInput(f"{folder} has none of the classes {', '.join(labels)}; it has {sorted(names.values())}.")
     by_image: dict[int, list[dict[str, Any]]] = {}
     for annotation in source["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     files = {image["file_name"]: image["id"] for image in source["images"]}
     photos = []
     for name in select(sorted(files), split):
-        wanted = [a for a in by_image.get(files[name], []) if renamed.get(a["category_id"]) in ids]
+        wanted = [a for a in by_image.get(files[name], []) if names.get(a["category_id"]) in ids]
         labelled = known.copy()
-        labelled[[ids[renamed[a["category_id"]]] for a in wanted if a.get("iscrowd")]] = False
+        labelled[[ids[names[a["category_id"]]] for a in wanted if a.get("iscrowd")]] = False
         objects = [a for a in wanted if not a.get("iscrowd")]
-        image = read_image(folder / "images" / name)
+        image = read_image(folder / images / name)
         boxes, kept = clean_boxes([a["bbox"] for a in objects], image.shape[:2])
-        found = np.array([ids[renamed[a["category_id"]]] for a in objects], dtype=np.int64)[kept]
+        found = np.array([ids[names[a["category_id"]]] for a in objects], dtype=np.int64)[kept]
         photos.append(BoxPhoto(name, image, boxes, found, labelled))
     return photos
 
 
-def _read_annotations(folder: Path) -> dict[str, Any]:
-    path = folder / "annotations.json"
+def category_names(path: Path) -> tuple[str, ...]:
+    """Return the names of a COCO file's categories, in the order of their ids."""
+    categories = read_annotations(path)["categories"]
+    return tuple(category["name"] for category in sorted(categories, key=lambda category: category["id"]))
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Read a COCO file of boxes; raises BadInput where it is none."""
     try:
         source = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

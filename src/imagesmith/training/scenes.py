@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imagesmith.training.augment import Example, Window, cut, degrade, jitter_colour, recolour
+from imagesmith.training.detect_settings import SceneSettings
 from imagesmith.training.detection import BoxPhoto, DressedPerson, extent, part_boxes
 
 # An object of which less than this share can be seen is not asked for.
@@ -29,21 +30,6 @@ class DetectionExample(NamedTuple):
     labels: NDArray[np.int64]
     boxes_cxcywh: NDArray[np.float32]
     labelled: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class SceneSettings:
-    """Say how examples are drawn: the shares of each kind, the rest being composed scenes, and how much they vary."""
-
-    share_photos: float = 0.35
-    share_people: float = 0.2
-    share_empty: float = 0.04
-    paste_on_photo: float = 0.25
-    most_people: int = 4
-    half_length: float = 0.3
-    flip: float = 0.5
-    color: float = 0.35
-    degrade: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -75,7 +61,7 @@ def draw_example(
     """Draw one example of ``size_hw``: a photograph's crop, a person's own photograph, or a composed scene."""
     kind = rng.random()
     if kind < settings.share_photos and pool.photos:
-        canvas = _crop_photo(pool.photos[rng.integers(len(pool.photos))], size_hw, rng)
+        canvas = _crop_photo(pool.photos[rng.integers(len(pool.photos))], size_hw, settings.zoom, rng)
         if rng.random() < settings.paste_on_photo and pool.people:
             _paste_people(canvas, pool, int(rng.integers(1, 3)), settings, rng)
     elif kind < settings.share_photos + settings.share_people and pool.people:
@@ -117,10 +103,12 @@ def _areas(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
     return (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
 
 
-def _crop_photo(photo: BoxPhoto, size_hw: tuple[int, int], rng: np.random.Generator) -> _Canvas:
+def _crop_photo(
+    photo: BoxPhoto, size_hw: tuple[int, int], zoom: tuple[float, float], rng: np.random.Generator
+) -> _Canvas:
     source_h, source_w = photo.image.shape[:2]
     aspect = size_hw[1] / size_hw[0] * math.exp(rng.uniform(-0.2, 0.2))
-    scale = math.exp(rng.uniform(math.log(0.75), math.log(2.2)))
+    scale = math.exp(rng.uniform(math.log(zoom[0]), math.log(zoom[1])))
     height = max(source_h, source_w / aspect) / scale
     width = height * aspect
     left, top = rng.uniform(*sorted((0.0, source_w - width))), rng.uniform(*sorted((0.0, source_h - height)))
