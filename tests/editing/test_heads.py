@@ -54,3 +54,9 @@ def test_persons_are_counted_from_the_left_and_must_meet_the_mask(make):
     boxes = heads.person_boxes(found, mask)
     assert boxes[:, 0].tolist() == [5, 60]
     assert not len(heads.person_boxes(make.detections([(60, 0, 90, 100)], label="dress"), mask))
+    assert not len(heads.person_boxes(make.detections([]), mask))
+
+
+def test_a_person_detected_twice_counts_once(make):
+    found = make.detections([(10, 0, 40, 100), (11, 1, 41, 99), (60, 0, 90, 100)])
+    assert heads.person_boxes(found, make.mask((0, 0, 100, 120)))[:, 0].tolist() == [10, 60]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from imagesmith.core.protocols import Array
+from imagesmith.image.boxes import nms
 from imagesmith.image.masks import components, grow, mask_box
 from imagesmith.image.results import Detections, plain_name
 
 Box = tuple[int, int, int, int]
 
 _PERSON_NAMES = frozenset({"person", "people", "pedestrian", "human", "woman", "man"})
+_SAME_PERSON = 0.7  # intersection over union
 _CROP = 1.5  # how much larger than the head the face model's crop is
 _SMALLEST = 0.05  # of the largest head's hair; less is a stray
 
@@ -73,12 +75,13 @@ def crop_around(box: Box, size_hw: tuple[int, int]) -> Box | None:
 
 
 def person_boxes(found: Detections, person_mask: Array) -> Array:
-    """Return the boxes (n, 4) of the detected persons that meet the mask (H, W), counted from the left."""
-    boxes = [
-        box
-        for box, label in zip(found.boxes_xyxy, found.labels, strict=True)
-        if plain_name(label) in _PERSON_NAMES and _meets(box, person_mask)
-    ]
+    """Return the boxes (n, 4) of the detected persons that meet the mask (H, W), counted from the left.
+
+    Boxes that overlap nearly wholly are one person, detected twice.
+    """
+    people = found.take(np.array([plain_name(label) in _PERSON_NAMES for label in found.labels], np.bool_))
+    boxes = [people.boxes_xyxy[index] for index in nms(people.boxes_xyxy, people.scores, _SAME_PERSON)]
+    boxes = [box for box in boxes if _meets(box, person_mask)]
     return np.array(sorted(boxes, key=lambda box: (float(box[0] + box[2]), float(box[1])))).reshape(-1, 4)
 
 

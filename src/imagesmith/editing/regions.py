@@ -20,7 +20,7 @@ import numpy as np
 from imagesmith.core.errors import BadInput, UnknownRegion
 from imagesmith.core.protocols import Array
 from imagesmith.editing.expressions import Box, Meet, Name, Node, Point, Sum, parse_region
-from imagesmith.editing.sight import See, Sight
+from imagesmith.editing.findings import See, Findings
 from imagesmith.editing.vocabulary import Meaning, read_vocabulary, split_side
 from imagesmith.image.decode import Photo
 from imagesmith.image.masks import components, mask_box
@@ -65,19 +65,19 @@ def resolve_region(text: str, photo: Photo, see: See, *, person: int | None = No
         UnknownRegion: a word is unknown or not in the photograph; the sentence lists what is.
     """
     tree = parse_region(text)
-    sight = Sight(photo, see, read_vocabulary())
-    mask = _Finder(sight, person).mask(tree)
+    findings = Findings(photo, see, read_vocabulary())
+    mask = _Finder(findings, person).mask(tree)
     if not mask.any():
-        raise UnknownRegion(f'The region "{text}" covers no pixel of {photo.name}.{sight.inventory()}')
-    return Region(mask, tuple(dict.fromkeys(sight.models)), tuple(dict.fromkeys(sight.notes)))
+        raise UnknownRegion(f'The region "{text}" covers no pixel of {photo.name}.{findings.inventory()}')
+    return Region(mask, tuple(dict.fromkeys(findings.models)), tuple(dict.fromkeys(findings.notes)))
 
 
 class _Finder:
     """Walk an expression over one photograph."""
 
-    def __init__(self, sight: Sight, person: int | None) -> None:
-        self.sight = sight
-        self.words = sight.words
+    def __init__(self, findings: Findings, person: int | None) -> None:
+        self.findings = findings
+        self.words = findings.words
         self.person = person
 
     def mask(self, node: Node) -> Array:
@@ -97,28 +97,28 @@ class _Finder:
 
     def kept(self, mask: Array) -> Array:
         """Keep what belongs to the person that was asked for, if one was."""
-        return mask if self.person is None else mask & self.sight.zone(self.person)
+        return mask if self.person is None else mask & self.findings.zone(self.person)
 
     def box(self, node: Box) -> Array:
         left, top, right, bottom = (round(value) for value in node.xyxy)
-        mask = self.sight.empty()
+        mask = self.findings.empty()
         mask[top:bottom, left:right] = True
         if not mask.any():
-            size = f"{self.sight.photo.width} x {self.sight.photo.height}"
+            size = f"{self.findings.photo.width} x {self.findings.photo.height}"
             raise BadInput(f"box:{left},{top},{right},{bottom} covers no pixel of the photograph, which is {size}.")
         return mask
 
     def point(self, node: Point) -> Array:
-        photo = self.sight.photo
+        photo = self.findings.photo
         x, y = int(node.x), int(node.y)
         if x >= photo.width or y >= photo.height:
             raise BadInput(f"point:{x},{y} is outside the photograph, which is {photo.width} x {photo.height} pixels.")
-        found = self.sight.own or self.sight.clothes
+        found = self.findings.own or self.findings.clothes
         label = int(found.labels_hw[y, x])
         if label == UNSURE:
-            raise UnknownRegion(f"{found.model} is unsure what is at point:{x},{y}.{self.sight.inventory()}")
-        self.sight.models.append(found.model)
-        self.sight.notes.append(f'point:{x},{y} is on "{plain_name(found.names[label])}"')
+            raise UnknownRegion(f"{found.model} is unsure what is at point:{x},{y}.{self.findings.inventory()}")
+        self.findings.models.append(found.model)
+        self.findings.notes.append(f'point:{x},{y} is on "{plain_name(found.names[label])}"')
         parts = components(found.labels_hw == label)
         return parts.labels == parts.labels[y, x]
 
@@ -126,8 +126,8 @@ class _Finder:
         """Return the pixels of a word: a person, what the named model knows, a special word, or any model's label."""
         numbered = None if name.exact else re.fullmatch(r"(.+?)\s+(\d{1,4})", name.text)
         if numbered and self.words.canonical(numbered[1]) == "person":
-            return self.sight.persons() & self.sight.zone(int(numbered[2]))
-        own = self.sight.own
+            return self.findings.persons() & self.findings.zone(int(numbered[2]))
+        own = self.findings.own
         if own is not None and (meaning := self.meaning(name, own)):
             mask = np.isin(own.labels_hw, meaning.ids)
             if not mask.any():
@@ -138,9 +138,9 @@ class _Finder:
         if name.exact:
             return self.answered(word, name)
         if word == "everything":
-            return ~self.sight.empty()
+            return ~self.findings.empty()
         if word in ("background", "person"):
-            mask = self.sight.background() if word == "background" else self.sight.persons()
+            mask = self.findings.background() if word == "background" else self.findings.persons()
             if not mask.any():
                 raise self.absent(name, known=True)
             return mask
@@ -167,18 +167,18 @@ class _Finder:
         raise self.absent(name, known)
 
     def in_clothes(self, name: Name) -> tuple[Array, Meaning | None]:
-        found = self.sight.clothes
+        found = self.findings.clothes
         meaning = self.meaning(name, found)
-        mask = np.isin(found.labels_hw, meaning.ids) if meaning else self.sight.empty()
+        mask = np.isin(found.labels_hw, meaning.ids) if meaning else self.findings.empty()
         if meaning and mask.any():
             self.used(found, meaning, name)
         return mask, meaning
 
     def in_faces(self, name: Name) -> tuple[Array, Meaning | None]:
         """Look for a word in the crop of every head, and put the answers where the crops were."""
-        mask = self.sight.empty()
+        mask = self.findings.empty()
         meaning = None
-        for (left, top, right, bottom), found in self.sight.faces(self.person):
+        for (left, top, right, bottom), found in self.findings.faces(self.person):
             meaning = self.meaning(name, found)
             if meaning is not None and (here := np.isin(found.labels_hw, meaning.ids)).any():
                 mask[top:bottom, left:right] |= here
@@ -186,13 +186,13 @@ class _Finder:
         return mask, meaning
 
     def used(self, found: Segmentation, meaning: Meaning, name: Name) -> None:
-        self.sight.models.append(found.model)
+        self.findings.models.append(found.model)
         if meaning.wider:
             taken = " and ".join(f'"{plain_name(found.names[index])}"' for index in meaning.ids)
-            self.sight.notes.append(f'{found.model} has no label "{name.text}"; {taken} was taken')
+            self.findings.notes.append(f'{found.model} has no label "{name.text}"; {taken} was taken')
 
     def joined(self, word: str, name: Name) -> Array:
-        mask = self.sight.empty()
+        mask = self.findings.empty()
         for part in self.words.joined[word]:
             try:
                 mask |= self.named(Name(part, name.column))
@@ -218,16 +218,16 @@ class _Finder:
         to_the_right = side in ("left", "rightmost")
         if side in ("left", "right"):
             at = "right" if to_the_right else "left"
-            self.sight.notes.append(f'"{name.text}" is the wearer\'s {side}, the part at the {at} of the picture')
+            self.findings.notes.append(f'"{name.text}" is the wearer\'s {side}, the part at the {at} of the picture')
         middles = {index: float(np.flatnonzero(parts.mask(index).any(axis=0)).mean()) for index in real}
         return parts.mask(sorted(real, key=lambda index: middles[index], reverse=to_the_right)[0])
 
     def absent(self, name: Name, known: bool) -> UnknownRegion:
         """Return the error for a word that is nowhere: unknown, or not in this photograph."""
-        inventory = self.sight.inventory()
-        near = self.words.suggestion(name.text, self.sight.present())
+        inventory = self.findings.inventory()
+        near = self.words.suggestion(name.text, self.findings.present())
         if known or self.words.knows(name.text):
-            return UnknownRegion(f'No "{name.text}" was found in {self.sight.photo.name}.{near}{inventory}')
+            return UnknownRegion(f'No "{name.text}" was found in {self.findings.photo.name}.{near}{inventory}')
         parts = [part for part in name.text.split("-") if part]
         if not name.exact and len(parts) > 1 and all(map(self.words.knows, parts)):
             near = f' To take one region from another, put spaces around the minus: "{" - ".join(parts)}".'

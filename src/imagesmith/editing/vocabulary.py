@@ -96,7 +96,7 @@ class Vocabulary:
         kin = [name for group in kinds for name in shown if self.canonical(name) in group]
         if kin:
             return f' Did you mean "{plain_name(kin[0])}"?'
-        return did_you_mean(plain_name(word), [*(plain_name(name) for name in shown), *self.words])
+        return did_you_mean(plain_name(word), dict.fromkeys([*map(plain_name, shown), *self.words]))
 
     def _kinds(self) -> Iterator[tuple[str, ...]]:
         """Yield the groups from small to large, so that the closest kin is suggested first."""

@@ -33,7 +33,7 @@ class See(Protocol):
         """Return the objects found in the whole photograph."""
 
 
-class Sight:
+class Findings:
     """One photograph through the eyes of its models; what was used is kept in `models` and `notes`."""
 
     def __init__(self, photo: Photo, see: See, words: Vocabulary) -> None:
@@ -147,4 +147,4 @@ class Sight:
         if not shares:
             return " Nothing but background was found in the photograph."
         listed = ", ".join(f"{label} {share:.1%}" for label, share in shares[:_LISTED])
-        return f" In the photograph: {listed}{', ...' if len(shares) > _LISTED else ''}."
+        return f" In the photograph: {listed}{' and more' if len(shares) > _LISTED else ''}."
