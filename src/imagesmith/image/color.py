@@ -66,12 +66,14 @@ def hex_of(rgb: Bytes) -> str:
 def name_of(rgb: Bytes) -> str:
     """Return the CSS name nearest to a colour (3,), by distance in OKLab.
 
+    Lightness counts half: a wrong hue (near-black called midnight blue) misleads more than a wrong lightness.
+
     >>> name_of(np.array([222, 22, 60], np.uint8))
     'crimson'
     """
     names = sorted(ImageColor.colormap)
     table = np.array([ImageColor.getrgb(name)[:3] for name in names], np.uint8)
-    distance = ((oklab_from_rgb(table) - oklab_from_rgb(rgb)) ** 2).sum(axis=1)
+    distance = (((oklab_from_rgb(table) - oklab_from_rgb(rgb)) * [0.5, 1, 1]) ** 2).sum(axis=1)
     return names[int(distance.argmin())]
 
 

