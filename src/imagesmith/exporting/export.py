@@ -73,12 +73,11 @@ def inference_module(spec: ModelSpec, weights: Path, *, half: bool = False, allo
 
 
 def check_sizes(spec: ModelSpec) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return two input sizes (height, width) to trace and compare at: cheap ones, the second not square."""
+    """Return two input sizes (height, width) to compare at; the first, cheap and not square, is the traced one."""
     if spec.architecture == "vit":
         side, patch = (spec.config.get(name, default) for name, default in (("image_size", 224), ("patch_size", 16)))
-        height, width = (side, side) if isinstance(side, int) else side
-        step = patch if isinstance(patch, int) else max(patch)
-        return (height, width), (height, width + 2 * step)
+        sides, patches = ((size, size) if isinstance(size, int) else tuple(size) for size in (side, patch))
+        return (4 * patches[0], 6 * patches[1]), (sides[0], sides[1])
     return (96, 128), (160, 96)
 
 
@@ -117,7 +116,7 @@ def export_openvino(spec: ModelSpec, weights: Path, out: Path, *, allow_pickle: 
     with _quiet():
         model = openvino.convert_model(
             Plain(module, names).eval(),
-            example_input=torch.zeros(2, 3, *sizes[1]),
+            example_input=torch.zeros(2, 3, *sizes[0]),
             input=[("pixel_values", openvino.PartialShape([-1, 3, -1, -1]))],
         )
     for output, name in zip(model.outputs, names, strict=True):
@@ -190,8 +189,7 @@ def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
 def _trace_onnx(module: nn.Module, spec: ModelSpec, fold_norms: bool) -> bytes:
     names = tuple(OUTPUTS[spec.task])
     buffer = io.BytesIO()
-    # The second size: a trace at the learned size would take shortcuts that hold for it alone.
-    example = torch.zeros(2, 3, *check_sizes(spec)[1])
+    example = torch.zeros(2, 3, *check_sizes(spec)[0])
     with _quiet(), torch.inference_mode(False), torch.no_grad():
         torch.onnx.export(
             Plain(module, names).eval(),
