@@ -55,6 +55,8 @@ class Stage(Record):
     """Height and width of the training pictures."""
     batch_size: int | None = Field(default=None, ge=1)
     """Unset takes train.batch_size."""
+    rate: float = Field(default=1.0, gt=0)
+    """Factor of the learning rate in this stage."""
     loss_stride: int = Field(default=4, ge=1)
     """Segmentation: the loss looks at every n-th pixel a side (the network answers at every fourth)."""
     augment: Augmentation | None = None
