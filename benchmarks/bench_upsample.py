@@ -1,31 +1,26 @@
-"""Label a 1080p photograph from coarse logits: exact upsampling by convexity against upsampling every logit.
+"""Label a full-size photograph from coarse logits: exact upsampling by convexity against upsampling every logit.
 
     python benchmarks/bench_upsample.py [--json PATH]
 
-The full way is what `transformers`' `post_process_semantic_segmentation` does (torch bilinear, then argmax), with its
-default number of threads. Labels must be equal on every pixel, or the benchmark fails.
+"every logit" is what transformers' `post_process_semantic_segmentation` does (torch bilinear, then argmax), with
+torch's default threads; ours is NumPy on one thread. Labels must be equal on every pixel, or the benchmark fails.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import torch
+from harness import Case, Side, claim, finish, parser, take_turns, versions
 
 from imagesmith.vision.upsample import upsample_labels
 
 CASES = {
-    "clothes, 18 classes": (18, (128, 128), (1080, 1920), 16),
-    "clothes, 18 classes, fine detail": (18, (128, 128), (1080, 1920), 8),
-    "clothes, 59 classes": (59, (96, 64), (1920, 1080), 12),
+    "18 classes, 128x128 to 1080x1920": (18, (128, 128), (1080, 1920), 16),
+    "18 classes, 128x128 to 1080x1920, twice as finely cut": (18, (128, 128), (1080, 1920), 8),
+    "59 classes, 96x64 to 1920x1080": (59, (96, 64), (1920, 1080), 12),
+    "18 classes, 128x128 to 540x960": (18, (128, 128), (540, 960), 16),
 }
+"""Classes, size of the logits, size of the photograph, and about how many lattice points wide a region is."""
 
 
 def logits_like_a_network(classes: int, grid_hw: tuple[int, int], detail: int) -> np.ndarray:
@@ -36,49 +31,32 @@ def logits_like_a_network(classes: int, grid_hw: tuple[int, int], detail: int) -
     return smooth + random.normal(0, 0.05, smooth.shape).astype(np.float32)
 
 
-def full_way(logits: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+def label_every_logit(logits: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     values = torch.from_numpy(logits)[None]
     full = torch.nn.functional.interpolate(values, size=size_hw, mode="bilinear", align_corners=False)
     return full[0].argmax(dim=0).numpy()
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def compare(name: str, rounds: int) -> dict[str, object]:
-    classes, grid_hw, size_hw, detail = CASES[name]
+def compare(title: str, rounds: int) -> Case:
+    classes, grid_hw, size_hw, detail = CASES[title]
     logits = logits_like_a_network(classes, grid_hw, detail)
-    wrong = int((upsample_labels(logits, size_hw) != full_way(logits, size_hw)).sum())
+    wrong = int((upsample_labels(logits, size_hw) != label_every_logit(logits, size_hw)).sum())
     if wrong:
-        raise SystemExit(f"{name}: {wrong} pixels differ from torch's labels; the method must be exact.")
-    ours, full = [], []
-    for _ in range(rounds):  # in turn, so that a busy machine slows both
-        ours.append(seconds(lambda: upsample_labels(logits, size_hw)) * 1e3)
-        full.append(seconds(lambda: full_way(logits, size_hw)) * 1e3)
-    ratio = statistics.median(full) / statistics.median(ours)
-    print(f"{name}, {grid_hw[0]}x{grid_hw[1]} to {size_hw[0]}x{size_hw[1]}: 0 pixels differ")
-    for label, values in (("every logit (torch)", full), ("by convexity (NumPy)", ours)):
-        print(f"  {label:22s} median {statistics.median(values):7.1f} ms   {min(values):.1f} to {max(values):.1f}")
-    print(f"  ratio {ratio:.1f} x")
-    return {"case": name, "full_ms": full, "ours_ms": ours, "different_pixels": wrong, "ratio": ratio}
+        raise SystemExit(f"{title}: {wrong} pixels differ from torch's labels; the method must be exact.")
+    sides = [
+        Side("every logit (torch)", lambda: label_every_logit(logits, size_hw)),
+        Side("by convexity (NumPy)", lambda: upsample_labels(logits, size_hw)),
+    ]
+    case = take_turns(title, sides, rounds)
+    case.notes["pixels that differ"] = wrong
+    claim(case, "exact labels", sides[0].name, sides[1].name)
+    return case
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    versions = {"torch": torch.__version__, "numpy": np.__version__, "threads": torch.get_num_threads()}
-    print(f"{platform.machine()}, {versions}")
-    cases = [compare(name, options.rounds) for name in CASES]
-    ratio = float(cases[0]["ratio"])  # type: ignore[arg-type]
-    if options.json:
-        report = {"benchmark": "upsample", "versions": versions, "cases": cases, "ratio": ratio}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"ratio {ratio:.1f} x (first case)")
+    options = parser("Exact label upsampling against upsampling every logit.", rounds=9).parse_args()
+    cases = [compare(title, options.rounds) for title in CASES]
+    finish("upsample", cases, versions("torch"), options.json)
 
 
 if __name__ == "__main__":
