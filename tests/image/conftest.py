@@ -395,6 +395,23 @@ def profile_gray() -> Good:
 
 
 @good
+def profile_gray_with_alpha() -> Good:
+    opaque = profile_gray()
+    image = Image.open(io.BytesIO(opaque.data)).convert("LA")
+    image.putalpha(Image.fromarray(scene()[..., 1]))
+    assert opaque.pixels is not None
+    alpha = scene()[..., 1]
+    return Good(encode(image, "PNG", icc_profile=gray_profile(1.0)), on_white(opaque.pixels, alpha), 3, alpha)
+
+
+@good
+def profile_of_a_palette() -> Good:
+    image = Image.fromarray(scene()).quantize(32)
+    data = encode(image, "PNG", icc_profile=swapped_profile())
+    return Good(data, np.asarray(image.convert("RGB"))[..., ::-1], 2)
+
+
+@good
 def profile_broken() -> Good:
     return Good(encode(scene(), "PNG", icc_profile=b"not a profile at all" * 20), scene(), warning="colour profile")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps
 
 from imagesmith.core import errors
 from imagesmith.core.errors import BadImage, BadInput, ImageTooLarge, UnsupportedImage
@@ -64,6 +64,21 @@ def test_a_ramp_of_16_bits_keeps_its_levels(images):
     ramp = np.linspace(0, 65535, 1024).astype(np.uint16).reshape(4, 256)
     for data in (images.png16(ramp), images.encode(ramp, "TIFF")):
         assert len(np.unique(decode_image(data).pixels)) > 200
+
+
+def test_an_srgb_profile_changes_no_pixel(images):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = decode_image(images.encode(images.scene(), "PNG", icc_profile=profile))
+    assert np.array_equal(photo.pixels, images.scene())
+    assert not photo.warnings
+
+
+def test_a_picture_of_many_strips_is_converted_like_one_piece(images):
+    """Pillow's own whole-picture conversion is the oracle; the picture spans several strips."""
+    picture = images.scene(700, 900)
+    image, _ = images.cmyk_picture(picture)
+    for source in (Image.fromarray(picture).quantize(64), image, Image.fromarray(picture).convert("YCbCr")):
+        assert np.array_equal(decode_image(source).pixels, np.asarray(source.convert("RGB")))
 
 
 def test_12_bits_in_16_are_not_taken_for_darkness():

@@ -17,7 +17,7 @@ from imagesmith.core.errors import BadImage, UnsupportedImage
 from imagesmith.core.protocols import Array
 from imagesmith.image.find import find_images, is_url
 from imagesmith.image.headers import Header, read_header
-from imagesmith.image.modes import check_shape, eight_bits, flatten, to_array
+from imagesmith.image.modes import check_shape, eight_bits, flatten
 from imagesmith.image.photo import Limits, Photo
 from imagesmith.image.readers import exif_turn, go_to_frame, open_reader, translated
 
@@ -173,13 +173,9 @@ def _from_pillow(image: PillowImage.Image, limits: Limits, frame: int, name: str
 def _finish(image: PillowImage.Image, name: str, frames: int, kind: str) -> Photo:
     image.load()
     turn, readable = exif_turn(image)
-    flat = flatten(image)
-    rgb, alpha = flat.rgb, flat.alpha
-    if turn is not None:
-        rgb = rgb.transpose(turn)
-        alpha = None if alpha is None else alpha.transpose(turn)
+    flat = flatten(image if turn is None else image.transpose(turn))
     warnings = flat.warnings if readable else (*flat.warnings, "its EXIF block is damaged and was ignored")
-    return Photo(to_array(rgb), name, None if alpha is None else to_array(alpha), max(frames, 1), kind, warnings)
+    return Photo(flat.pixels, name, flat.alpha, max(frames, 1), kind, warnings)
 
 
 def _from_array(array: Array, limits: Limits, name: str) -> Photo:
@@ -191,7 +187,7 @@ def _from_array(array: Array, limits: Limits, name: str) -> Photo:
     if eight.shape[2] == 3:
         return Photo(np.array(eight, order="C"), name)  # a copy: the caller may fill the same array again
     flat = flatten(PillowImage.fromarray(np.ascontiguousarray(eight)))
-    return Photo(to_array(flat.rgb), name, None if flat.alpha is None else to_array(flat.alpha))
+    return Photo(flat.pixels, name, flat.alpha)
 
 
 def iter_photos(sources: Iterable[Source] | Source, limits: Limits = Limits()) -> Iterator[Photo | BadImage]:

@@ -20,11 +20,13 @@ MAX_CHUNKS: Final = 100_000  # PNG: the decoder loops over them in Python
 MAX_SEGMENTS: Final = 4_096  # JPEG segments before the first scan
 MAX_JUNK: Final = 65_536  # JPEG bytes between segments, which the decoder skips one by one
 MAX_SCANS: Final = 100  # progressive JPEG: each scan passes over the whole picture, however few bytes it has
+MAX_SCANNED: Final = 750_000_000  # pixels over all scans; 20 scans are always allowed
 MAX_PAGES: Final = 10_000  # frames or pages counted in one file
 MAX_BLOCKS: Final = 2_000_000  # GIF: pieces, of 255 bytes each in any ordinary file
-MAX_COMMENT: Final = 1 << 20  # GIF: the decoder joins comment blocks in quadratic time
-MAX_TILES: Final = 200_000
-MAX_RUNS: Final = 4 << 20  # bytes of a run-length coded BMP, which is decoded in Python
+MAX_COMMENT: Final = 65_536  # GIF: the decoder joins comment blocks in quadratic time
+MAX_PREFACE: Final = 50_000  # GIF: pieces before the first frame, which the decoder walks in Python
+MAX_TILES: Final = 40_000
+MAX_RUNS: Final = 2 << 20  # bytes of a run-length coded BMP, which is decoded in Python
 
 
 @dataclass(frozen=True)
@@ -126,21 +128,22 @@ def _read_jpeg(data: bytes) -> Header:
             size, progressive = (width, height), marker in (0xC2, 0xC6, 0xCA, 0xCE)
         if marker == 0xDA:
             if progressive or data[position + 2] < components:
-                _check_scans(data, position + length)
+                most = MAX_SCANNED // max(size[0] * size[1], 1)
+                _check_scans(data, position + length, max(20, min(most, MAX_SCANS)))
             return Header("JPEG", *size)
         position += length
     raise BadImage(f"it is a damaged JPEG file: more than {MAX_SEGMENTS} segments before the picture")
 
 
-def _check_scans(data: bytes, position: int) -> None:
+def _check_scans(data: bytes, position: int, most: int) -> None:
     scans = 1
     while match := _MARKER.search(data, position):
         marker = data[match.start() + 1]
         if marker == 0xD9 or match.end() + 2 > len(data):
             return
         scans += marker == 0xDA
-        if scans > MAX_SCANS:
-            raise BadImage(f"it is a JPEG file of more than {MAX_SCANS} scans, which only an attack has")
+        if scans > most:
+            raise BadImage(f"it is a JPEG file of more than {most} scans, which only an attack has")
         position = match.end() + struct.unpack_from(">H", data, match.end())[0]
 
 
@@ -162,9 +165,11 @@ def _read_gif(data: bytes) -> Header:
             position, steps = _skip_blocks(data, position + 1, steps)
             comment += position - start if is_comment else 0
             if comment > MAX_COMMENT:
-                raise BadImage("it is a GIF file with a comment of more than 1 MB, which only an attack has")
+                raise BadImage("it is a GIF file with a comment of more than 64 kB, which only an attack has")
         elif block == 0x3B:
             break
+        if not frames and steps > MAX_PREFACE:
+            raise BadImage(f"it is a damaged GIF file: more than {MAX_PREFACE} pieces before the first frame")
     if not frames and position > len(data):
         raise BadImage("the file is cut off inside its header")
     if steps >= MAX_BLOCKS:

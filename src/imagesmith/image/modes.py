@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -17,48 +18,54 @@ WHITE = (255, 255, 255)
 STRIP_BYTES = 1 << 18
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
+Convert = Callable[[PillowImage.Image], PillowImage.Image]
+
 
 @dataclass(frozen=True)
 class Flat:
-    """Hold an RGB image flattened on white, its alpha (mode L; None where opaque), and what had to be let go."""
+    """Hold (H, W, 3) pixels flattened on white, their (H, W) alpha (None where opaque), and what had to be let go."""
 
-    rgb: PillowImage.Image
-    alpha: PillowImage.Image | None
+    pixels: Array
+    alpha: Array | None
     warnings: tuple[str, ...]
 
 
 def flatten(image: PillowImage.Image) -> Flat:
     """Convert any mode to RGB: 16 bits are scaled, CMYK and colour profiles become sRGB, transparency lies on white.
 
-    >>> flatten(PillowImage.new("LA", (1, 1), (0, 0))).rgb.getpixel((0, 0))
-    (255, 255, 255)
+    It goes by strips that fit the processor's cache: a whole converted picture never exists beside the result, and
+    a JPEG takes half the time of `np.asarray`, which joins the picture from pieces twice.
+
+    >>> flatten(PillowImage.new("LA", (1, 1), (0, 0))).pixels.tolist()
+    [[[255, 255, 255]]]
     """
     warnings: list[str] = []
     profile = image.info.get("icc_profile")
-    image, alpha = _split_alpha(_to_eight_bits(image, warnings))
-    rgb = _to_srgb(image, profile, warnings)
-    if alpha is not None and alpha.getextrema() == (255, 255):
-        alpha = None
-    if alpha is not None:
-        white = PillowImage.new("RGB", rgb.size, WHITE)
-        white.paste(rgb, mask=alpha)
-        rgb = white
-    return Flat(rgb, alpha, tuple(warnings))
-
-
-def to_array(image: PillowImage.Image) -> Array:
-    """Copy an L or RGB image into a new uint8 array, (H, W) or (H, W, 3).
-
-    It goes by strips: `np.asarray` joins the whole picture twice, which doubles the time of a JPEG and the memory.
-    """
+    image = _eight_bit_key(_to_eight_bits(image, warnings))
+    see_through = image.has_transparency_data
+    mode = ("L" if image.mode in ("L", "LA", "La") else "RGB") if see_through else image.mode
+    to_rgb = _converter(mode, profile, warnings)
     width, height = image.size
-    bands = len(image.getbands())
-    out = np.empty((height, width, bands) if bands > 1 else (height, width), np.uint8)
-    rows = max(1, STRIP_BYTES // (width * bands))
+    pixels = np.empty((height, width, 3), np.uint8)
+    alpha = np.empty((height, width), np.uint8) if see_through else None
+    rows = max(1, STRIP_BYTES // (width * 4))
     for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        out[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
-    return out
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        if alpha is None:
+            pixels[top : top + rows] = np.asarray(to_rgb(strip))
+        else:
+            pixels[top : top + rows], alpha[top : top + rows] = _on_white(strip, to_rgb)
+    if alpha is not None and alpha.min() == 255:
+        alpha = None
+    return Flat(pixels, alpha, tuple(warnings))
+
+
+def _on_white(strip: PillowImage.Image, to_rgb: Convert) -> tuple[Array, Array]:
+    rgba = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
+    alpha = rgba.getchannel("A")
+    white = PillowImage.new("RGB", rgba.size, WHITE)
+    white.paste(to_rgb(rgba.convert("RGB")), mask=alpha)
+    return np.asarray(white), np.asarray(alpha)
 
 
 def check_shape(array: Array) -> None:
@@ -138,52 +145,58 @@ def _stretch(values: Array, warnings: list[str]) -> Array:
     return (finite >> 8).astype(np.uint8)
 
 
-def _split_alpha(image: PillowImage.Image) -> tuple[PillowImage.Image, PillowImage.Image | None]:
-    if not image.has_transparency_data:
-        return image, None
+def _eight_bit_key(image: PillowImage.Image) -> PillowImage.Image:
+    """Bring the transparent colour of a 16-bit RGB file, whose pixels already have 8 bits, to 8 bits."""
     key = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:  # the key of a 16-bit file, now 8 bits
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in key)
-    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    return rgba.convert("RGB"), rgba.getchannel("A")
+    return image
 
 
-def _to_srgb(image: PillowImage.Image, profile: bytes | None, warnings: list[str]) -> PillowImage.Image:
-    if profile and image.mode in ("P", "1", "YCbCr"):
-        image = image.convert("RGB")
-    if profile and (converted := _through_profile(image, profile, warnings)) is not None:
-        return converted
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return _apply(image, lab, srgb)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
+# --- colour -----------------------------------------------------------------------------------------------------------
 
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 
 
-def _through_profile(image: PillowImage.Image, profile: bytes, warnings: list[str]) -> PillowImage.Image | None:
-    """Convert with the embedded profile, or return None where it needs none or is unusable (with a warning)."""
+def _converter(mode: str, profile: bytes | None, warnings: list[str]) -> Convert:
+    """Return what turns strips of this mode into sRGB."""
+    known = mode if mode in _SPACES else "RGB"
+    if profile and (through := _through_profile(known, profile, warnings)) is not None:
+        return through
+    if mode == "LAB":
+        return _apply(ImageCms.createProfile("LAB"), mode)
+    return _plain
+
+
+def _plain(strip: PillowImage.Image) -> PillowImage.Image:
+    return strip if strip.mode == "RGB" else strip.convert("RGB")
+
+
+def _through_profile(mode: str, profile: bytes, warnings: list[str]) -> Convert | None:
+    """Return the conversion by an embedded profile, or None where it needs none or is unusable (with a warning)."""
     try:
         embedded = ImageCms.ImageCmsProfile(BytesIO(profile))
         space = embedded.profile.xcolor_space.strip()
-        described = embedded.profile.profile_description or ""
-        if space == "RGB" and described.startswith("sRGB"):
+        if space == "RGB" and (embedded.profile.profile_description or "").startswith("sRGB"):
             return None
-        if space == "RGB" and image.mode == "L":
-            image = image.convert("RGB")
-        if space != _SPACES.get(image.mode):
+        if space == "RGB" and mode == "L":
+            mode = "RGB"
+        if space != _SPACES.get(mode):
             warnings.append(f"its colour profile is for {space} and was ignored")
             return None
-        return _apply(image, embedded, ImageCms.createProfile("sRGB"))
+        return _apply(embedded, mode)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         warnings.append("its colour profile is damaged and was ignored")
         return None
 
 
-def _apply(image: PillowImage.Image, source: Any, target: Any) -> PillowImage.Image:
-    transform = ImageCms.buildTransform(source, target, image.mode, "RGB")
-    converted = PillowImage.new("RGB", image.size)
-    transform.apply(image, converted)
-    return converted
+def _apply(source: Any, mode: str) -> Convert:
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+    def convert(strip: PillowImage.Image) -> PillowImage.Image:
+        out = PillowImage.new("RGB", strip.size)
+        transform.apply(strip if strip.mode == mode else strip.convert(mode), out)
+        return out
+
+    return convert
