@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -157,3 +158,12 @@ def test_what_does_not_fit_is_said(packs: Path) -> None:
     table["annotations"] += [{**table["annotations"][1], "id": 99, "bbox": [1, 1, 20, 20]}]
     (packs / "street" / "annotations.json").write_text(json.dumps(table), encoding="utf-8")
     assert "warning" in [kind for kind, _ in DetectTask(small).check()]
+
+
+def test_a_stage_may_learn_at_its_own_rate(packs: Path, tmp_path: Path) -> None:
+    stages = [{"size_hw": [64, 64], "until": 0.5, "rate": 3.0}, {"size_hw": [64, 64]}]
+    train = {**_recipe(packs).train.model_dump(), "stages": stages, "schedule": "constant"}
+    run(_recipe(packs, train=train), tmp_path / "run")
+    with (tmp_path / "run" / "train.csv").open(encoding="utf-8") as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert rates[0] == pytest.approx(3 * rates[-1])

@@ -111,7 +111,8 @@ class VisionModule(lightning.LightningModule):
 
 def rate_at(settings: TrainSettings, step: int) -> float:
     """Return the factor of the learning rate at a step (from 0)."""
-    return rate_factor(step, settings.steps, settings.warmup_steps, settings.schedule, settings.power)
+    factor = rate_factor(step, settings.steps, settings.warmup_steps, settings.schedule, settings.power)
+    return factor * settings.stage_at(step).rate
 
 
 class NotFinite(Exception):
