@@ -11,6 +11,7 @@ from imagesmith.core import errors
 from imagesmith.core.requests import ClassifyRequest, DetectRequest, EditRequest, SeeRequest, SegmentRequest
 from imagesmith.core.settings import Settings
 from imagesmith.core.specs import ModelSpec, Preprocessing, Record
+from imagesmith.training import recipe, settings
 
 HERE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/build_reference.py from the records; change the records, not this page. -->\n"
@@ -28,6 +29,7 @@ def pages() -> dict[str, str]:
         "requests.md": requests_page(),
         "settings.md": settings_page(),
         "models.md": models_page(),
+        "recipes.md": recipes_page(),
         "errors.md": errors_page(),
     }
 
@@ -63,7 +65,7 @@ def settings_page() -> str:
             "`IMAGESMITH_CONFIG`, where that is set). An environment variable `IMAGESMITH_` + the name in capitals "
             "overrides the file; an option on the command line overrides both. Python functions read no settings.\n",
             field_table(Settings),
-            "```toml\nengine = \"openvino\"\nthreads = 4\nmax_megapixels = 50\n```\n",
+            '```toml\nengine = "openvino"\nthreads = 4\nmax_megapixels = 50\n```\n',
         ]
     )
 
@@ -81,6 +83,28 @@ def models_page() -> str:
             field_table(Preprocessing),
         ]
     )
+
+
+def recipes_page() -> str:
+    """Return the page of recipes: every field of the YAML files `imagesmith train` reads."""
+    parts = [
+        NOTE,
+        "# Recipes\n",
+        "A recipe is one YAML file. `--set train.steps=100` overrides a field, and of several files the later ones "
+        "override the earlier ones. An unknown field is an error that names the nearest known one.\n",
+    ]
+    shared = set(recipe.RecipeBase.model_fields)
+    parts += ["## Fields of every recipe\n", field_table(recipe.RecipeBase)]
+    for kind in (recipe.SegmentRecipe, recipe.ClassifyRecipe, recipe.DetectRecipe):
+        parts += [f"## {kind.model_fields['task'].annotation.__args__[0]}\n", f"{inspect.getdoc(kind)}\n"]
+        parts += [field_table(kind, shared)]
+        for name in ("data", "loss"):
+            parts += [f"### {name}\n", field_table(kind.model_fields[name].annotation)]
+    for name in ("train", "augment"):
+        inner = recipe.RecipeBase.model_fields[name].annotation
+        parts += [f"## {name}\n", f"{inspect.getdoc(inner)}\n", field_table(inner)]
+    parts += ["### train.stages\n", f"{inspect.getdoc(settings.Stage)}\n", field_table(settings.Stage)]
+    return "\n".join(parts)
 
 
 def errors_page() -> str:
@@ -112,12 +136,17 @@ def field_table(kind: type[Record], skip: set[str] | frozenset[str] = frozenset(
     for name, field in kind.model_fields.items():
         if name in skip or name == "schema_version":
             continue
-        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+        default = "required" if field.is_required() else default_words(field.get_default(call_default_factory=True))
         meaning = " ".join((field.description or "").split())
         limits = ", ".join(limit_words(field.metadata))
         meaning = f"{meaning} ({limits})" if limits else meaning
         rows.append(f"| `{name}` | {type_words(field.annotation)} | {default} | {escape(meaning)} |")
     return "\n".join([*rows, ""])
+
+
+def default_words(value: object) -> str:
+    """Return a default as it is typed; a whole record is described on its own."""
+    return "see below" if isinstance(value, Record) else f"`{value!r}`"
 
 
 def limit_words(metadata: list[object]) -> Iterator[str]:
@@ -133,7 +162,9 @@ def type_words(annotation: object) -> str:
     """Return a type as a reader of the page would say it."""
     if get_origin(annotation) is None:
         return "none" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
-    inner = [type_words(part) if isinstance(part, type) or get_origin(part) else repr(part) for part in get_args(annotation)]
+    inner = [
+        type_words(part) if isinstance(part, type) or get_origin(part) else repr(part) for part in get_args(annotation)
+    ]
     name = getattr(get_origin(annotation), "__name__", "")
     if name in {"tuple", "dict", "list"}:
         return escape(f"{name} of {', '.join(part for part in inner if part != 'Ellipsis')}")

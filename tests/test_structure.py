@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"core", "image", "models", "nn", "vision", "evaluation"},
     "sight": {"core", "image", "models", "vision", "engines", "exporting"},
     "api": SEEING | {"sight"},
-    "cli": {"api", "core", "image", "models", "engines"},
+    "cli": {"api", "sight", "core", "image", "models", "engines"},
 }
 # Libraries that may be imported at module level only in the packages about them.
 HEAVY = {

@@ -23,7 +23,19 @@ _HOMES = {
     "ImagesmithError": "imagesmith.core.errors",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "ImagesmithError",
+    "Model",
+    "__version__",
+    "classify",
+    "detect",
+    "edit",
+    "evaluate",
+    "load",
+    "outfit",
+    "segment",
+    "train",
+]
 
 if TYPE_CHECKING:
     from imagesmith.api import Model, classify, detect, edit, evaluate, load, outfit, segment, train

@@ -163,10 +163,13 @@ def train(
     model's name does.
     """
     from imagesmith.training.recipe import load_recipe
-    from imagesmith.training.run import run
 
     files = [recipe] if isinstance(recipe, str | Path) else recipe
-    return run(load_recipe(files, changes), out, progress=progress, resolve=model_folder)
+    checked = load_recipe(files, changes)  # complains before torch is loaded
+
+    from imagesmith.training.run import run
+
+    return run(checked, out, progress=progress, resolve=model_folder)
 
 
 def evaluate(
@@ -275,10 +278,13 @@ def checked_split(split: str) -> Split:
 
 def check_recipe(recipes: Sequence[str | Path], *, changes: Sequence[str] = ()) -> CheckReport:
     """Look for what is wrong with a recipe and its data, before any training."""
-    from imagesmith.training.check import check
     from imagesmith.training.recipe import load_recipe
 
-    return check(load_recipe(recipes, changes))
+    recipe = load_recipe(recipes, changes)  # complains before torch is loaded
+
+    from imagesmith.training.check import check
+
+    return check(recipe)
 
 
 def resume_training(folder: str | Path, *, progress: Any = None) -> TrainResult:

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and leave with its exit code; no bad input ends in a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        build_app()(args=arguments)
+        build_app()(args=arguments, prog_name="imagesmith")
     except ImagesmithError as error:
         print(f"imagesmith: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
