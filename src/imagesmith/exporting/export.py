@@ -68,8 +68,12 @@ def inference_module(spec: ModelSpec, weights: Path, *, half: bool = False, allo
             for tensor in module.parameters():
                 if tensor.dim() > 1:
                     tensor.copy_(tensor.half().float())
-    for_inference = getattr(module, "for_inference", None)
-    return (for_inference() if callable(for_inference) else module).eval().requires_grad_(False)
+        if spec.architecture == "detr":
+            # Folded into convolutions, batch norm would turn weights stored in float16 into ones that need float32;
+            # engines fold it when they load the file.
+            return module.requires_grad_(False)
+    folded: nn.Module = module.for_inference()
+    return folded
 
 
 def check_sizes(spec: ModelSpec) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -91,8 +95,6 @@ def export_onnx(
     every output within 1e-4 of its scale. Raises `EngineFailed` otherwise, `MissingExtra` without onnxruntime.
     """
     module = inference_module(spec, weights, half=half, allow_pickle=allow_pickle)
-    # Folded into convolutions, batch norm would turn weights stored in float16 into ones that need float32; engines
-    # fold it again when they load the file.
     graph = _trace_onnx(module, spec, fold_norms=not half)
     with _aside(out) as path:
         path.write_bytes(halve_weights(graph) if half else graph)

@@ -4,6 +4,7 @@ A ResNet makes a feature map, a post-norm encoder relates its cells, a post-norm
 (class, box) pairs. Weights published in any of the three layouts load through `imagesmith.models.keymap_detr`.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -326,3 +327,9 @@ class Detr(nn.Module):
         levels = self.answer(torch.stack(states))
         last = {name: value[-1][:, : self.config.num_queries] for name, value in levels.items()}
         return {**last, "level_logits": levels["logits"], "level_boxes": levels["pred_boxes"]}
+
+    def for_inference(self) -> "Detr":
+        """Return a frozen copy in evaluation mode whose backbone's norms are folded (its state dict has other keys)."""
+        folded = copy.deepcopy(self).eval()
+        folded.backbone.fold_norms()
+        return folded.requires_grad_(False)

@@ -4,6 +4,7 @@ The basic block serves small networks trained from scratch, the bottleneck block
 Batch norm is frozen for published weights and live for training from scratch, where frozen statistics stall.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -216,3 +217,28 @@ class ResNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return x
+
+    @torch.no_grad()
+    def fold_norms(self) -> None:
+        """Fold every norm's running statistics into the convolution before it, in place: the same answers as in
+        evaluation mode, one pass over the features less per norm. There is no training afterwards.
+        """
+        self.stem_conv, self.stem_norm = _folded(self.stem_conv, self.stem_norm), nn.Identity()
+        for block in self.modules():
+            if isinstance(block, Block):
+                block.convs = nn.ModuleList(map(_folded, block.convs, block.norms))
+                block.norms = nn.ModuleList(nn.Identity() for _ in block.norms)
+                if block.shortcut_conv is not None and block.shortcut_norm is not None:
+                    block.shortcut_conv = _folded(block.shortcut_conv, block.shortcut_norm)
+                    block.shortcut_norm = nn.Identity()
+
+
+def _folded(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """Return the convolution that does what `conv` and then `norm` do: scale its filters, shift its output."""
+    if isinstance(norm, nn.Identity):
+        return conv
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    folded = copy.deepcopy(conv)
+    folded.weight.copy_(conv.weight * scale[:, None, None, None])
+    folded.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+    return folded
