@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imagesmith.core.errors import BadInput, TrainingFailed
+from imagesmith.core.errors import BadInput, Cancelled, TrainingFailed
 from imagesmith.training import vision
 from imagesmith.training.checkpoint import checkpoints, load_checkpoint
 from imagesmith.training.recipe import make_recipe
@@ -180,6 +181,28 @@ def test_a_training_that_diverges_keeps_the_last_finite_weights(
         run(make_recipe(segment_values()), tmp_path)
     weights = load_file(tmp_path / "last-finite" / "model.safetensors")
     assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_stopped_training_goes_on_bit_equal(segment_values: Values, tmp_path: Path, name: str) -> None:
+    def stop(progress: vision.Progress) -> None:
+        if progress.step == 5:
+            signal.raise_signal(getattr(signal, name))
+
+    values = segment_values()
+    run(make_recipe(values), tmp_path / "straight")
+    before = signal.getsignal(signal.SIGINT)
+    if name == "SIGTERM":
+        with pytest.raises(SystemExit) as stopped:
+            run(make_recipe(values), tmp_path / "broken", progress=stop)
+        assert stopped.value.code == 143
+        assert checkpoints(tmp_path / "broken")[0].name == "step-00000005"
+    else:
+        with pytest.raises(Cancelled, match="train resume"):
+            run(make_recipe(values), tmp_path / "broken", progress=stop)
+    assert signal.getsignal(signal.SIGINT) is before
+    resume(tmp_path / "broken")
+    assert of_training(final(tmp_path / "straight")) == of_training(final(tmp_path / "broken"))
 
 
 def test_frozen_parts_stand_still(segment_values: Values, tmp_path: Path) -> None:

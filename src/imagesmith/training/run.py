@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imagesmith.core.errors import BadInput, TrainingFailed, WeightsMissing
+from imagesmith.core.errors import BadInput, Cancelled, TrainingFailed, WeightsMissing
 from imagesmith.models.checkpoint import read_state
 from imagesmith.models.keymap import native_state
 from imagesmith.models.safe import read_json
@@ -168,8 +170,11 @@ def _train(
                 trainer.fit(module, loader, ckpt_path=None if checkpoint is None else str(checkpoint))
             except NotFinite as error:
                 raise explain(error, trainer.global_step, keeper.finite_state) from error
-            if trainer.interrupted:
-                raise TrainingFailed(f'Training was interrupted; go on with: imagesmith train resume "{out}"')
+            except SystemExit:
+                # Lightning leaves the process on Ctrl-C and on SIGTERM; after the latter a checkpoint was written.
+                if isinstance(keeper.exception, KeyboardInterrupt):
+                    raise Cancelled(f'Training was interrupted; go on with: imagesmith train resume "{out}"') from None
+                raise SystemExit(128 + signal.SIGTERM) from None
     return _finish(recipe, task, config, out, skipped)
 
 
@@ -236,9 +241,11 @@ def _threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's banners and its advice about loaders away from the user."""
+    """Keep Lightning's banners and its advice about loaders away from the user, and its hands off Ctrl-C."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    on_interrupt = signal.getsignal(signal.SIGINT)
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -248,3 +255,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        # Lightning makes the process deaf to Ctrl-C once it has seen one.
+        if in_main_thread:
+            signal.signal(signal.SIGINT, on_interrupt)

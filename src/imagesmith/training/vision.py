@@ -166,6 +166,7 @@ class Keeper(Callback):
         self.figures: dict[str, float] = {}
         self.started, self.first_step = time.monotonic(), 0
         self.finite_state: Path | None = None
+        self.exception: BaseException | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self.best_step, "figures": self.figures}
@@ -236,6 +237,7 @@ class Keeper(Callback):
     def on_exception(  # type: ignore[override]
         self, trainer: lightning.Trainer, pl_module: VisionModule, exception: BaseException
     ) -> None:
+        self.exception = exception
         if isinstance(exception, NotFinite):
             # The step was not applied, so the weights are the last finite ones.
             pl_module.zero_grad(set_to_none=True)
