@@ -20,7 +20,7 @@ import numpy as np
 from imagesmith.core.errors import BadInput, UnknownRegion
 from imagesmith.core.protocols import Array
 from imagesmith.editing.expressions import Box, Meet, Name, Node, Point, Sum, parse_region
-from imagesmith.editing.findings import See, Findings
+from imagesmith.editing.findings import Findings, See
 from imagesmith.editing.vocabulary import Meaning, read_vocabulary, split_side
 from imagesmith.image.decode import Photo
 from imagesmith.image.masks import components, mask_box
