@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,8 @@ Progress = Callable[[str, int, int | None], None]
 
 TIMEOUT = 10.0
 MOST_FILES = 10_000
-RESETS = 5
-"""How often a connection may be reset before a download is given up; what has arrived is kept even then."""
+STALLS = 4
+"""Attempts in a row that bring nothing, after which a download is given up; what has arrived is kept even then."""
 _log = logging.getLogger("imagesmith")
 
 
@@ -167,7 +168,7 @@ def _download(repository: Repository, file: HubFile, kept: HubCache, progress: P
     locks.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(locks / f"{blob.name}.lock"):
         if not blob.exists():
-            _stream(url, file, blob, repository, progress)
+            _store(url, file, blob, repository, progress)
         kept.link(repository.commit, file, blob)
 
 
@@ -184,58 +185,20 @@ def _ask_hash(url: str, file: HubFile) -> HubFile:
     raise HubError(f"The hub states no hash for {file.name}, so it cannot be checked; it was not downloaded.")
 
 
-class _Told:
-    """A file that tells how much of it has been written."""
-
-    def __init__(self, file: BinaryIO, name: str, total: int | None, progress: Progress | None) -> None:
-        self.file, self.name, self.total, self.progress = file, name, total, progress
-        self.tell, self.seek, self.truncate = file.tell, file.seek, file.truncate
-
-    def write(self, data: bytes) -> int:
-        written = self.file.write(data)
-        if self.progress is not None:
-            self.progress(self.name, self.file.tell(), self.total)
-        return written
-
-
-class _NoBar:
-    """Stand in for the progress bar `huggingface_hub` would draw."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        self.update: Callable[[float | None], None] = lambda count: None
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        return None
-
-
-def _stream(url: str, file: HubFile, blob: Path, repository: Repository, progress: Progress | None) -> None:
-    from httpx2 import ReadError
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
+def _store(url: str, file: HubFile, blob: Path, repository: Repository, progress: Progress | None) -> None:
+    """Download beside the blob, check, and only then give it its name."""
     partial = blob.with_name(f"{blob.name}.incomplete")
     with partial.open("ab") as target:
         if file.size is not None and target.tell() > file.size:
             target.truncate(0)
-        told: Any = _Told(target, file.name, file.size, progress)
-        for left in reversed(range(RESETS)):
-            try:
-                http_get(
-                    url,
-                    told,
-                    resume_size=target.tell(),
-                    headers=build_hf_headers(),
-                    expected_size=file.size,
-                    displayed_filename=file.name,
-                    tqdm_class=_NoBar,
-                )
-                break
-            except ReadError:  # a reset, which http_get does not try again by itself
-                if not left:
-                    raise
+        _stream(url, file, target, progress)
+        found_size = target.tell()
+    if file.size is not None and found_size != file.size:
+        partial.unlink()
+        raise HubError(
+            f"{file.name} of {repository.id} arrived with the wrong size ({found_size:,} bytes instead of "
+            f"{file.size:,}); it was deleted, fetch it again."
+        )
     found = sha256_of(partial) if file.sha256 else git_sha1_of(partial)
     if found != file.hash:
         partial.unlink()
@@ -245,6 +208,41 @@ def _stream(url: str, file: HubFile, blob: Path, repository: Repository, progres
             f"download has {found[:16]}...; it was deleted, fetch it again."
         )
     os.replace(partial, blob)
+
+
+def _stream(url: str, file: HubFile, target: BinaryIO, progress: Progress | None) -> None:
+    """Append the rest of a file as it arrives; where the connection breaks, go on from there."""
+    from httpx2 import TransportError
+
+    stalled = 0
+    while file.size is None or target.tell() < file.size:
+        start = target.tell()
+        try:
+            _stream_once(url, file, target, progress)
+            return
+        except TransportError:
+            stalled = 0 if target.tell() > start else stalled + 1
+            if stalled > STALLS:
+                raise
+            time.sleep(min(2**stalled / 2, 8))
+
+
+def _stream_once(url: str, file: HubFile, target: BinaryIO, progress: Progress | None) -> None:
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+    start = target.tell()
+    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        if start and response.status_code != 206:
+            target.truncate(0)  # the server does not know ranges and starts over
+        for chunk in response.iter_bytes():
+            target.write(chunk)
+            done = target.tell()
+            if progress is not None:
+                progress(file.name, done, file.size)
+            if file.size is not None and done > file.size:
+                return
 
 
 @contextmanager
@@ -284,8 +282,6 @@ def translated(
         status = getattr(getattr(error, "response", None), "status_code", None)
         raise HubError(f"{endpoint_of()} refused {what} (HTTP {status}); try again later.") from None
     except OSError as error:
-        if "Consistency check" in str(error):
-            raise HubError(f"{what} arrived with the wrong size; run the same command again.") from None
         raise HubError(f"{what} cannot be stored ({error.strerror or error}); check the cache folder.") from None
     except (ValueError, TypeError, KeyError) as error:
         raise HubError(
