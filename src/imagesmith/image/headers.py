@@ -58,33 +58,6 @@ def read_header(data: bytes) -> Header:
     return header
 
 
-def orientation(exif: bytes) -> tuple[int, bool]:
-    """Read the orientation (1 to 8) from an EXIF block; the flag tells whether the block was readable.
-
-    It never raises: a damaged block counts as upright.
-
-    >>> orientation(b"MM\\0*\\0\\0\\0\\x08\\0\\x01\\x01\\x12\\0\\x03\\0\\0\\0\\x01\\0\\x06\\0\\0")
-    (6, True)
-    >>> orientation(b"nonsense")
-    (1, False)
-    """
-    body = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(body[:2])
-    if order is None:
-        return 1, not body
-    try:
-        (start,) = struct.unpack_from(order + "I", body, 4)
-        (count,) = struct.unpack_from(order + "H", body, start)
-        for index in range(count):
-            tag, kind = struct.unpack_from(order + "HH", body, start + 2 + 12 * index)
-            if tag == 0x0112:
-                (value,) = struct.unpack_from(order + {4: "I", 1: "B"}.get(kind, "H"), body, start + 10 + 12 * index)
-                return (value, True) if 1 <= value <= 8 else (1, True)
-    except struct.error:
-        return 1, False
-    return 1, True
-
-
 def _read_png(data: bytes) -> Header:
     if data[12:16] != b"IHDR" and len(data) >= 16:
         raise BadImage("it is a damaged PNG file: its header is missing")

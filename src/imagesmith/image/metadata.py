@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from imagesmith.core.errors import BadInput
 from imagesmith.core.protocols import Array
 from imagesmith.image.decode import open_header
-from imagesmith.image.readers import READ_ERRORS
+from imagesmith.image.exif import user_comment
 
 RECORD_KEY = "imagesmith"
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -77,7 +77,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     text: object = getattr(image, "text", {}).get(RECORD_KEY) if image.format == "PNG" else _user_comment(image)
     try:
         record = json.loads(text) if isinstance(text, (str, bytes)) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -155,9 +155,6 @@ def _options(kind: str, text: str | None, quality: int) -> dict[str, Any]:
 
 
 def _user_comment(image: PillowImage.Image) -> bytes | None:
-    try:
-        exif = image.getexif()
-        comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    except READ_ERRORS:
-        return None
-    return comment.removeprefix(_ASCII) if isinstance(comment, bytes) and comment.startswith(_ASCII) else None
+    block = image.info.get("exif")
+    comment = user_comment(block) if isinstance(block, bytes) else None
+    return comment.removeprefix(_ASCII) if comment is not None and comment.startswith(_ASCII) else None

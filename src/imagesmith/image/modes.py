@@ -15,7 +15,7 @@ from imagesmith.core.errors import BadImage
 from imagesmith.core.protocols import Array
 
 WHITE = (255, 255, 255)
-STRIP_BYTES = 1 << 18
+STRIP_BYTES = 1 << 19
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 Convert = Callable[[PillowImage.Image], PillowImage.Image]

@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from imagesmith.core.errors import BadImage, ImageTooLarge, UnsupportedImage
-from imagesmith.image.headers import orientation
+from imagesmith.image.exif import orientation
 from imagesmith.image.photo import MEGA, Limits
 
 SEEK_MEGAPIXELS = 1_000  # work allowed to reach a frame of an animation, which is built from all frames before it
