@@ -228,6 +228,13 @@ def test_examples_are_valid_and_follow_from_their_seed(size_hw: tuple[int, int])
     assert 0 < partial < 60  # the street has no garments drawn, the composed scenes have
 
 
+def test_without_people_every_example_is_a_photograph() -> None:
+    pool = ScenePool(_pool().photos, [], [], CLASSES)
+    zoomed_out = SceneSettings(zoom=(0.5, 0.5))
+    examples = [draw_example(pool, (96, 64), zoomed_out, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(len(example.labels) == 1 for example in examples)
+
+
 def test_who_is_hidden_is_not_asked_for() -> None:
     """Many people pasted at one place: the boxes left are fewer than the people."""
     settings = SceneSettings(share_photos=0, share_people=0, share_empty=0, most_people=12, half_length=1, color=0)

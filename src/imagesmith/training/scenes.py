@@ -60,7 +60,7 @@ def draw_example(
 ) -> DetectionExample:
     """Draw one example of ``size_hw``: a photograph's crop, a person's own photograph, or a composed scene."""
     kind = rng.random()
-    if kind < settings.share_photos and pool.photos:
+    if pool.photos and (kind < settings.share_photos or not pool.people):
         canvas = _crop_photo(pool.photos[rng.integers(len(pool.photos))], size_hw, settings.zoom, rng)
         if rng.random() < settings.paste_on_photo and pool.people:
             _paste_people(canvas, pool, int(rng.integers(1, 3)), settings, rng)
