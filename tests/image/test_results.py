@@ -110,8 +110,8 @@ def test_saved_files(tmp_path: Path) -> None:
             "b-c.hair.png",
             "b-c.Left-shoe.png",
             "b-c.dress.png",
-            "b-c.coco.json",
-            "b-c.json",
+            "b-c.regions.coco.json",
+            "b-c.regions.json",
             "b-c.maps.npz",
             "b-c.overlay.png",
         ]
@@ -122,7 +122,7 @@ def test_saved_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(saved), labels())
     mask = PillowImage.open(tmp_path / "new" / "b-c.dress.png")
     np.testing.assert_array_equal(np.asarray(mask.convert("L")), np.where(labels() == 3, 255, 0))
-    assert json.loads((tmp_path / "new" / "b-c.json").read_text())["mean_confidence"] == 0.5
+    assert json.loads((tmp_path / "new" / "b-c.regions.json").read_text())["mean_confidence"] == 0.5
     with np.load(tmp_path / "new" / "b-c.maps.npz") as archive:
         assert archive["confidence"].dtype == np.float32
 
@@ -130,14 +130,24 @@ def test_saved_files(tmp_path: Path) -> None:
 def test_coco_documents_are_read_by_pycocotools(tmp_path: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco").COCO
     segmentation().save(tmp_path)
-    read = coco(str(tmp_path / "b-c.coco.json"))
+    read = coco(str(tmp_path / "b-c.regions.coco.json"))
     assert {read.cats[row["category_id"]]["name"] for row in read.anns.values()} == {"hair", "Left-shoe", "dress"}
     for row in read.anns.values():
         np.testing.assert_array_equal(read.annToMask(row), labels() == row["category_id"])
     detections().save(tmp_path)
-    read = coco(str(tmp_path / "p.coco.json"))
+    read = coco(str(tmp_path / "p.boxes.coco.json"))
     assert [row["bbox"] for row in read.anns.values()] == [[10, 5, 40, 30], [0, 0, 20.5, 20]]
     assert read.cats[27]["name"] == "backpack"
+
+
+def test_answers_of_different_tasks_share_a_folder(tmp_path: Path) -> None:
+    photo = np.zeros((40, 60, 3), np.uint8)
+    files = [
+        path
+        for result in (segmentation(image="p.png"), classification(), detections())
+        for path in result.save(tmp_path, photo)
+    ]
+    assert len(files) == len(set(files)) == len(list(tmp_path.iterdir()))
 
 
 def test_labels_that_share_a_file_name_get_their_id(tmp_path: Path) -> None:

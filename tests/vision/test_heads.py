@@ -15,14 +15,14 @@ NAMES = ("background", "hair", "skin", "dress", "hat")
 
 
 def disc(shape: tuple[int, int], y: float, x: float, height: float, width: float) -> np.ndarray:
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
     return ((rows - y) / height) ** 2 + ((columns - x) / width) ** 2 < 1
 
 
 def person(size_hw: tuple[int, int] = (1200, 800), *, x: int = 400, scale: float = 1.0) -> np.ndarray:
     """A standing person: hair down to the chest, face, neck, bare arms and legs, a dress; the head is 90..250 high."""
     labels = np.zeros(size_hw, np.uint8)
-    rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
+    rows, columns = np.ogrid[: size_hw[0], : size_hw[1]]
 
     def box(top: float, bottom: float, left: float, right: float) -> np.ndarray:
         return (
@@ -84,6 +84,27 @@ def test_a_hand_above_the_head_and_specks_do_not_count() -> None:
     assert crop.box_xyxy[1] > 20
 
 
+def test_large_stray_regions_do_not_count_as_heads() -> None:
+    """As a weak network gives them: a hair-coloured flag in the upper corner, and a patch of skin above the head."""
+    labels = person()
+    labels[:200, :120] = 1
+    labels[0:60, 600:780] = 2
+    crop = crop_head(*segmented(labels), None)
+    assert crop is not None
+    assert crop.box_xyxy[0] > 200
+    assert crop.box_xyxy[2] < 600
+
+
+def test_a_bald_head_is_the_topmost_skin() -> None:
+    labels = person()
+    labels[labels == 1] = 0
+    labels[disc(labels.shape, 170, 400, 75, 55)] = 2
+    crop = crop_head(*segmented(labels), None)
+    assert crop is not None
+    assert crop.box_xyxy[1] < 100
+    assert crop.box_xyxy[3] < 500
+
+
 def test_a_portrait_is_not_cropped() -> None:
     labels = np.zeros((300, 250), np.uint8)
     labels[disc((300, 250), 150, 125, 120, 95)] = 2
@@ -121,6 +142,19 @@ def test_without_labels_the_upper_part_of_the_largest_persons_box() -> None:
     assert top <= 90
     assert 250 < bottom < 450
     assert "person's box" in crop.note
+
+
+def test_detections_are_asked_for_only_where_no_head_is_seen() -> None:
+    def never() -> Detections:
+        raise AssertionError("asked for detections")
+
+    assert crop_head(*segmented(person()), never) is not None
+    portrait = np.zeros((300, 250), np.uint8)
+    portrait[disc((300, 250), 150, 125, 120, 95)] = 2
+    assert crop_head(*segmented(portrait), never) is None  # a head, but nothing to crop
+    nobody = np.zeros((1200, 800), np.uint8)
+    boxes = detections(np.array([[240, 90, 560, 1150]]), ("person",))
+    assert crop_head(*segmented(nobody), lambda: boxes) is not None
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (3, 500), (500, 2)])

@@ -57,6 +57,24 @@ def test_text_and_json() -> None:
     assert nobody.text() == "no garments found"
 
 
+def test_specks_are_no_garments() -> None:
+    segmentation, photo = dressed()
+    labels = segmentation.labels_hw.copy()
+    labels[0, :6] = 2
+    assert [garment.name for garment in outfit(segmentation, photo).garments] == ["dress", "shoe"]
+    labels[labels == 2] = 1
+    labels[0, :6] = 2
+    garments = outfit(Segmentation(labels, NAMES, "fake", "p.png"), photo).garments
+    assert [garment.name for garment in garments] == ["shoe"]
+
+
+def test_one_name_is_one_color() -> None:
+    pixels = np.repeat(np.array([[20, 20, 20], [60, 4, 4], [0, 0, 40]], np.uint8), [600, 300, 100], axis=0)
+    colors = main_colors(pixels)
+    assert len({color.name for color in colors}) == len(colors)
+    assert sum(color.share for color in colors) == pytest.approx(1)
+
+
 def test_another_photograph_is_refused() -> None:
     with pytest.raises(BadInput, match=r"100 x 100 pixels.*10 x 20"):
         outfit(dressed()[0], Photo(np.zeros((20, 10, 3), np.uint8)))

@@ -63,9 +63,9 @@ class Classification:
         }
 
     def save(self, folder: str | Path, photo: Photo | Image | None = None) -> list[Path]:
-        """Write `NAME.json`, and with the photograph `NAME.classes.png`; return the files."""
+        """Write `NAME.classes.json`, and with the photograph `NAME.classes.png`; return the files."""
         target = saving.Target(folder, self.image)
-        files = [target.json("", self.to_dict())]
+        files = [target.json("classes", self.to_dict())]
         if photo is not None:
             files.append(target.png("classes", self.draw(photo)))
         return files
@@ -145,7 +145,7 @@ class Detections:
         }
 
     def save(self, folder: str | Path, photo: Photo | Image | None = None) -> list[Path]:
-        """Write `NAME.json` and `NAME.coco.json`, and with the photograph `NAME.boxes.png`; return the files."""
+        """Write `NAME.boxes.json` and `NAME.boxes.coco.json`, and with the photograph `NAME.boxes.png`."""
         target = saving.Target(folder, self.image)
         record = self.to_dict()
         annotations = [
@@ -155,8 +155,8 @@ class Detections:
         for row in annotations:
             row["area"] = row["bbox"][2] * row["bbox"][3]
         names = dict(zip(self.label_ids.tolist(), self.labels, strict=True))
-        files = [target.json("coco", saving.coco_document(self.image, self.size_hw, annotations, names))]
-        files.append(target.json("", record))
+        files = [target.json("boxes.coco", saving.coco_document(self.image, self.size_hw, annotations, names))]
+        files.append(target.json("boxes", record))
         if photo is not None:
             files.append(target.png("boxes", self.draw(photo)))
         return files

@@ -149,8 +149,8 @@ class Segmentation:
         """Write the result into a folder (made where it is missing) and return the files.
 
         `NAME.labels.png` (palette; pixel values are label ids), `NAME.LABEL.png` per label (white where it is),
-        `NAME.coco.json` (with RLE masks), `NAME.json`, `NAME.maps.npz` where float maps were asked for, and with
-        the photograph `NAME.overlay.png`.
+        `NAME.regions.json`, `NAME.regions.coco.json` (with RLE masks), `NAME.maps.npz` where float maps were asked
+        for, and with the photograph `NAME.overlay.png`.
         """
         target = saving.Target(folder, self.image)
         record = self.to_dict()
@@ -159,7 +159,7 @@ class Segmentation:
         for region in record["regions"]:
             if not is_background(region["name"]):
                 files.append(target.mask_png(self._mask_name(region["id"]), self.labels_hw == region["id"]))
-        files += [target.json("coco", self._coco(record)), target.json("", record)]
+        files += [target.json("regions.coco", self._coco(record)), target.json("regions", record)]
         maps = {"confidence": self.confidence, "entropy": self.entropy, "probabilities": self.probabilities}
         kept = {name: values for name, values in maps.items() if values is not None}
         if kept:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagesmith.core.specs import ModelSpec
-from imagesmith.image.masks import components, mask_box
+from imagesmith.image.masks import components, grow, mask_box, shrink
 from imagesmith.image.photo import Photo
 from imagesmith.image.results import Box, Detections, Segmentation, is_background, plain_name
 
 ENLARGE = 1.5
 """The crop's side, as a multiple of the head's longer side: some surroundings, as in portraits."""
-_HEAD = {"hair", "face", "skin", "hat", "sunglasses", "glasses"}
-_FACE = {"hair", "face", "skin"}
+_GROUPS = ({"hair"}, {"face", "skin"}, {"hat", "sunglasses", "glasses"})
+"""Labels that make a head: hair, face, and what is worn there."""
 _ASPECT = 1.35
 """A head's height is at most this multiple of its width; below that begin neck, long hair and shoulders."""
-_WORKING_SIDE = 400
+_WORKING_SIDE = 320
 """Masks are searched at about this many pixels along the longer side."""
+_BRIDGE = 0.012
+"""Half the width of what still counts as a bridge between parts, as a share of the photograph's longer side."""
+_MOST_PARTS = 12
 _LEAST_SHARE = 0.01
 """Least share of the person that a head takes; smaller specks of hair or skin are passed over."""
 _ALL_OF_IT = 0.6
@@ -49,17 +53,21 @@ def reads_faces(spec: ModelSpec) -> bool:
     return (bool(labels) and labels <= _GENDER_WORDS) or bool(words & _FACE_WORDS)
 
 
-def crop_head(photo: Photo, segmentation: Segmentation | None, detections: Detections | None) -> Crop | None:
-    """Cut out the head of the largest person, with some surroundings, as a square where the photograph allows it.
+def crop_head(
+    photo: Photo, segmentation: Segmentation | None, detections: Detections | Callable[[], Detections] | None
+) -> Crop | None:
+    """Cut out the largest head, with some surroundings, as a square where the photograph allows it.
 
-    The head is the hair, skin or face at the top of the person; where no segmentation finds one, the upper part of
-    the largest person's box. The crop's side is 1.5 times the head's longer side. Returns None where there is no
-    person, or where the crop would be most of the photograph anyway.
+    The head is hair and face (or skin) that touch, cut to a head's proportions; where no segmentation finds one, it is
+    the upper part of the largest person's box. The crop's side is 1.5 times the head's longer side. Returns None where
+    there is no person, or where the crop would be most of the photograph anyway. Detections may be given as a function,
+    which is called only where the segmentation shows no head.
     """
     head = None if segmentation is None else _head_of_labels(segmentation)
     source = "hair and skin"
     if head is None and detections is not None:
-        head, source = _head_of_person(detections), "the person's box"
+        found = detections() if callable(detections) else detections
+        head, source = _head_of_person(found), "the person's box"
     if head is None:
         return None
     box = _square_around(head, photo.size_hw)
@@ -75,26 +83,43 @@ def crop_head(photo: Photo, segmentation: Segmentation | None, detections: Detec
 
 
 def _head_of_labels(segmentation: Segmentation) -> tuple[float, float, float, float] | None:
-    """Return the box of the head of the largest person, or None where there is no hair, face or skin."""
+    """Return the box of the largest head, or None where there is no hair, face or skin.
+
+    A head has hair and face together: the part with most of both is taken, so that hands, legs and stray specks lose.
+    Where no part has both (a bald head, a hat), the topmost one is.
+    """
     step = max(1, max(segmentation.size_hw) // _WORKING_SIDE)
     labels = segmentation.labels_hw[::step, ::step]
     names = [plain_name(name) for name in segmentation.names]
-    person = components(np.isin(labels, [i for i, name in enumerate(segmentation.names) if not is_background(name)]))
-    face = np.isin(labels, [index for index, name in enumerate(names) if name in _FACE])
-    worn = np.isin(labels, [index for index, name in enumerate(names) if name in _HEAD])
-    for index in range(len(person)):
-        inside = person.mask(index)
-        parts = components(inside & worn)
-        large = [
-            part
-            for part in range(len(parts))
-            if parts.areas[part] >= _LEAST_SHARE * person.areas[index] and (parts.mask(part) & face).any()
-        ]
-        if large:
-            top = min(large, key=lambda part: (int(parts.boxes_xyxy[part, 1]), part))
-            left, upper, right, lower = _head_part(parts.mask(top))
-            return left * step, upper * step, right * step, lower * step
-    return None
+    hair, face, worn = (np.isin(labels, [i for i, name in enumerate(names) if name in group]) for group in _GROUPS)
+    person = np.isin(labels, [i for i, name in enumerate(segmentation.names) if not is_background(name)])
+    everything = hair | face | worn
+    heads: list[tuple[float, int, Box]] = []
+    for part in _parts(everything):
+        inside = part & everything
+        if inside.sum() < _LEAST_SHARE * person.sum():
+            continue
+        if not (inside & (hair | face)).any():
+            continue
+        box = _head_part(inside)
+        here = (slice(box[1], box[3]), slice(box[0], box[2]))
+        both = float((inside & hair)[here].sum()) * float((inside & face)[here].sum())
+        heads.append((-both, box[1], box))
+    if not heads:
+        return None
+    left, top, right, bottom = min(heads)[2]
+    return left * step, top * step, right * step, bottom * step
+
+
+def _parts(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Cut a mask into parts, breaking thin bridges (a strand of hair, a strip of noise) where the parts survive it."""
+    joined = grow(mask, 1)  # a line of other pixels must not cut the hair off the face
+    thin = _BRIDGE * max(mask.shape)
+    cores = components(shrink(joined, thin))
+    if not len(cores):
+        whole = components(joined)
+        return [whole.mask(index) for index in range(len(whole))]
+    return [grow(cores.mask(index), thin + 1) for index in range(min(len(cores), _MOST_PARTS))]
 
 
 def _head_part(mask: NDArray[np.bool_]) -> Box:

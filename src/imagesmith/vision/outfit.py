@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ _LIGHTNESS_WEIGHT = 0.6
 _SAME_COLOR = 0.09
 """Distance in weighted OKLab below which two clusters are one colour to the eye."""
 _LEAST_COLOR_SHARE = 0.1
+_LEAST_SHARE = 0.002
+"""Least share of the person; smaller specks are the network's noise rather than garments."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def outfit(segmentation: Segmentation, photo: Photo) -> Outfit:
     """Summarise the garments of a photograph cut by a clothes model.
 
     The person is everything but background and unsure pixels; left and right of a pair (shoes) are one garment.
+    What covers less than 0.2 % of the person is left out.
     Shares are of the person's area. Raises `BadInput` where the photograph is not the one that was segmented.
     """
     pixels = pixels_of(photo, segmentation.size_hw)
@@ -123,6 +126,8 @@ def outfit(segmentation: Segmentation, photo: Photo) -> Outfit:
     garments = []
     for name, ids in groups.items():
         area = int(counts[ids].sum())
+        if area < _LEAST_SHARE * person:
+            continue
         colors = main_colors(_sample(pixels, np.isin(labels, ids)))
         garments.append(Garment(name, area / person, area / labels.size, colors))
     garments.sort(key=lambda garment: (-garment.share, garment.name))
@@ -157,14 +162,17 @@ def main_colors(pixels: NDArray[np.uint8], count: int = 3) -> tuple[MainColor, .
         return ()
     lab = oklab_from_rgb(_sample(pixels, np.ones(len(pixels), np.bool_)))
     member = _cluster(lab * [_LIGHTNESS_WEIGHT, 1, 1])
-    found = []
+    found: dict[str, MainColor] = {}
     for index in np.unique(member):
         inside = lab[member == index]
         lit = inside[inside[:, 0] >= np.median(inside[:, 0])]  # people name the lit side of a fold, not its shadow
         rgb = rgb_from_oklab(lit.mean(axis=0)).clip(0, 255).round().astype(np.uint8)
-        found.append(MainColor(name_of(rgb), hex_of(rgb), len(inside) / len(lab)))
-    found.sort(key=lambda color: (-color.share, color.hex))
-    return tuple([color for color in found if color.share >= _LEAST_COLOR_SHARE][:count] or found[:1])
+        color = MainColor(name_of(rgb), hex_of(rgb), len(inside) / len(lab))
+        known = found.get(color.name, color)  # one name is one colour: the larger part gives its shade
+        larger = known if known.share > color.share else color
+        found[color.name] = replace(larger, share=color.share + (0 if known is color else known.share))
+    ranked = sorted(found.values(), key=lambda color: (-color.share, color.hex))
+    return tuple([color for color in ranked if color.share >= _LEAST_COLOR_SHARE][:count] or ranked[:1])
 
 
 def _sample(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
