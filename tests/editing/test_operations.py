@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from imagesmith.editing import operations
-from imagesmith.editing.color import lightness_of_srgb, oklab_from_srgb, parse_color
+from imagesmith.editing.color import oklab_from_srgb, parse_color
 from imagesmith.image.masks import feather
 
 
@@ -235,10 +235,7 @@ def test_recolor_of_a_whole_1080p_photograph_is_quick():
     alpha = np.ones((1080, 1920), np.float32)
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         operations.recolor(pixels, alpha, (220, 20, 60))
-        times.append(time.perf_counter() - start)
-    # 0.15 to 0.25 s here; compared with bare lightness, so that a busy machine does not fail it
-    start = time.perf_counter()
-    lightness_of_srgb(pixels)
-    assert min(times) < max(0.5, 6 * (time.perf_counter() - start))
+        times.append(time.process_time() - start)
+    assert min(times) < 0.5  # 0.15 to 0.25 s of processor time on one core of a shared server
