@@ -101,6 +101,7 @@ class EnginePool:
         self._hardware = hardware
         self._offline, self._cache, self._progress = offline, cache, progress
         self._slots: dict[tuple[Any, ...], _Slot] = {}
+        self._converted: dict[tuple[Any, ...], Path] = {}
         self._lock = threading.RLock()
         self._clock = itertools.count(1)
         self._warned: set[str] = set()
@@ -117,7 +118,7 @@ class EnginePool:
         """Decide what would run a model, without opening it."""
         formats = Formats(
             onnx=files.has(spec, "onnx", cache=self._cache),
-            weights=files.has(spec, "weights", cache=self._cache),
+            weights=files.has(spec, "weights", allow_pickle=_allows_pickle(options), cache=self._cache),
             can_convert=self._can_convert,
         )
         return choose(spec, options, self.hardware, formats=formats, photos=photos)
@@ -181,9 +182,10 @@ class EnginePool:
     def _file(self, spec: ModelSpec, options: EngineOptions, choice: Choice) -> Path:
         """Return the file the chosen engine opens, fetched or converted where need be."""
         has_onnx = files.has(spec, "onnx", cache=self._cache)
+        has_weights = files.has(spec, "weights", allow_pickle=_allows_pickle(options), cache=self._cache)
         # A stranger's ONNX file of a native architecture lacks the folded head and is several times slower.
         ours_is_faster = files.hub_id(spec) is not None and spec.architecture != "transformers"
-        from_weights = self._can_convert and (ours_is_faster or not has_onnx)
+        from_weights = self._can_convert and (not has_onnx or (ours_is_faster and has_weights is not False))
         if choice.engine != "torch" and not from_weights:
             return files.locate(spec, "onnx", offline=self._offline, cache=self._cache, progress=self._progress)
         weights = files.locate(
@@ -197,7 +199,13 @@ class EnginePool:
         if choice.engine == "torch" or self._convert is None:
             return weights
         extra = {"allow_pickle": True} if _allows_pickle(options) else {}
-        return self._convert(spec, weights, "onnx", **extra)
+        # Conversions are found by the hash of the weights, and hashing them costs more than a picture.
+        stamp = weights.stat()
+        key = (str(weights), stamp.st_mtime_ns, stamp.st_size, spec.model_dump_json(), *extra)
+        found = self._converted.get(key)
+        if found is None or not found.is_file():
+            found = self._converted[key] = self._convert(spec, weights, "onnx", **extra)
+        return found
 
     def _opener(self, spec: ModelSpec, options: EngineOptions, choice: Choice, path: Path) -> Callable[[], Engine]:
         arguments: dict[str, Any] = {
