@@ -21,7 +21,9 @@ _GROUPS = ({"hair"}, {"face", "skin"}, {"hat", "sunglasses", "glasses"})
 _ASPECT = 1.35
 """A head's height is at most this multiple of its width; below that begin neck, long hair and shoulders."""
 _WORKING_SIDE = 320
-"""Masks are searched at about this many pixels along the longer side."""
+"""Masks are searched at no more than this many pixels along the longer side."""
+_SHOULDERS = 1.5
+"""A row this much wider than all above it, once those are as high as wide, is shoulders."""
 _BRIDGE = 0.012
 """Half the width of what still counts as a bridge between parts, as a share of the photograph's longer side."""
 _MOST_PARTS = 12
@@ -88,7 +90,7 @@ def _head_of_labels(segmentation: Segmentation) -> tuple[float, float, float, fl
     A head has hair and face together: the part with most of both is taken, so that hands, legs and stray specks lose.
     Where no part has both (a bald head, a hat), the topmost one is.
     """
-    step = max(1, max(segmentation.size_hw) // _WORKING_SIDE)
+    step = -(-max(segmentation.size_hw) // _WORKING_SIDE)
     labels = segmentation.labels_hw[::step, ::step]
     names = [plain_name(name) for name in segmentation.names]
     hair, face, worn = (np.isin(labels, [i for i, name in enumerate(names) if name in group]) for group in _GROUPS)
@@ -129,8 +131,9 @@ def _head_part(mask: NDArray[np.bool_]) -> Box:
     last = np.where(mask.any(axis=1), mask.shape[1] - mask[:, ::-1].argmax(axis=1), 0)[top:bottom]
     width = np.maximum.accumulate(last) - np.minimum.accumulate(first)  # of everything down to each row
     height = np.arange(1, bottom - top + 1)
-    tall = np.flatnonzero(height >= _ASPECT * width)
-    rows = int(tall[0]) + 1 if len(tall) else bottom - top
+    shoulders = (last - first)[1:] > _SHOULDERS * width[:-1]
+    ends = (height >= _ASPECT * width) | np.append(shoulders & (height >= width)[:-1], False)
+    rows = int(ends.argmax()) + 1 if ends.any() else bottom - top
     return int(first[:rows].min()), top, int(last[:rows].max()), top + rows
 
 
