@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from imagesmith import __version__
 from imagesmith.core.errors import BadImage, BadInput
 from imagesmith.core.requests import (
     ClassifyRequest,
@@ -250,7 +251,9 @@ def run_edit(
     photo = _decode(image, request)
     own = pool or open_pool()
     try:
-        return apply(photo, request, sight or Sight(photo, request, own), background_photo=_background(request))
+        background = _background(request)
+        seen = sight or Sight(photo, request, own)
+        return apply(photo, request, seen, background_photo=background, version=__version__)
     finally:
         if pool is None:
             own.close()
@@ -258,7 +261,9 @@ def run_edit(
 
 def _background(request: EditRequest) -> Photo | None:
     """Decode the picture that replaces the background, where the request names a file and not a colour."""
-    if request.background is None or not Path(request.background).is_file():
+    from imagesmith.editing.color import is_color
+
+    if request.background is None or is_color(request.background) or not Path(request.background).is_file():
         return None
     return decode_image(request.background, limits=limits_of(request))
 
@@ -331,6 +336,7 @@ def _sources(images: Source | Sequence[Source]) -> tuple[Iterable[Source], bool]
         if path.is_dir() or (not path.exists() and any(sign in str(images) for sign in "*?[")):
             return find_images([images]), False
         return [images], True
-    if isinstance(images, (list, tuple, Iterator)):
+    # An open file is an iterator too, over its lines; it is one photograph.
+    if isinstance(images, list | tuple) or (isinstance(images, Iterator) and not hasattr(images, "read")):
         return images, False
     return [images], True

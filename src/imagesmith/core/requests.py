@@ -97,7 +97,8 @@ class EditRequest(SeeRequest):
 
     region: str
     """What to change: a label ("dress"), a word ("clothes", "upper body", "person 2", "left shoe"),
-    "box:x0,y0,x1,y1", "point:x,y"; join with + and -, as in "person - hair"."""
+    "box:x0,y0,x1,y1", "point:x,y"; join with + (and), - (without) and &
+    (where both are), as in "person - hair"."""
     recolor: str | None = None
     """New colour, by name or #rrggbb; shading and texture stay."""
     cut_out: bool = False
@@ -121,7 +122,7 @@ class EditRequest(SeeRequest):
     grow: int = Field(default=0, ge=-512, le=512)
     """Grow the region by this many pixels, or shrink it where negative."""
     feather: float = Field(default=2.0, ge=0, le=256)
-    """Width in pixels of the soft edge."""
+    """Width in pixels of the soft edge; blur puts it outside the region, pixelate has none."""
     person: int | None = Field(default=None, ge=1)
     """Take the region of this person only, counted from the left."""
 
