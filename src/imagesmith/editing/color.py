@@ -14,23 +14,10 @@ from PIL import ImageColor
 
 from imagesmith.core.errors import BadInput, did_you_mean
 from imagesmith.core.protocols import Array
+from imagesmith.image.color import CONES_TO_LAB, RGB_TO_CONES
 
-_RGB_TO_CONES = np.array(
-    [
-        [0.4122214708, 0.5363325363, 0.0514459929],
-        [0.2119034982, 0.6806995451, 0.1073969566],
-        [0.0883024619, 0.2817188376, 0.6299787005],
-    ]
-)
-_CONES_TO_LAB = np.array(
-    [
-        [0.2104542553, 0.7936177850, -0.0040720468],
-        [1.9779984951, -2.4285922050, 0.4505937099],
-        [0.0259040371, 0.7827717662, -0.8086757660],
-    ]
-)
-_LAB_TO_CONES = np.linalg.inv(_CONES_TO_LAB)
-_CONES_TO_RGB = np.linalg.inv(_RGB_TO_CONES)
+_LAB_TO_CONES = np.linalg.inv(CONES_TO_LAB)
+_CONES_TO_RGB = np.linalg.inv(RGB_TO_CONES)
 _ENCODED_STEPS = 65535  # fine enough that the table rounds to the same byte as the formula but for 1 step in 40
 
 GARMENT_COLORS = {
@@ -122,14 +109,14 @@ def oklab_from_srgb(rgb: Array) -> Array:
 
 def lightness_of_srgb(rgb: Array) -> Array:
     """Return OKLab's lightness (...) float32 alone, in 0 to 1, of sRGB bytes (..., 3) uint8."""
-    cones = _matrix(linear_from_srgb(rgb), _RGB_TO_CONES)
-    return np.cbrt(cones) @ _CONES_TO_LAB[0].astype(np.float32)
+    cones = _matrix(linear_from_srgb(rgb), RGB_TO_CONES)
+    return np.cbrt(cones) @ CONES_TO_LAB[0].astype(np.float32)
 
 
 def oklab_from_linear(linear: Array) -> Array:
     """Return OKLab (..., 3) float32 of linear light (..., 3) float32."""
-    cones = _matrix(linear, _RGB_TO_CONES)
-    return _matrix(np.cbrt(cones), _CONES_TO_LAB)
+    cones = _matrix(linear, RGB_TO_CONES)
+    return _matrix(np.cbrt(cones), CONES_TO_LAB)
 
 
 def linear_from_oklab(lab: Array) -> Array:

@@ -15,14 +15,14 @@ from PIL import ImageColor
 Values = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 
-_RGB_TO_CONES = np.array(
+RGB_TO_CONES = np.array(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],
         [0.2119034982, 0.6806995451, 0.1073969566],
         [0.0883024619, 0.2817188376, 0.6299787005],
     ]
 )
-_CONES_TO_LAB = np.array(
+CONES_TO_LAB = np.array(
     [
         [0.2104542553, 0.7936177850, -0.0040720468],
         [1.9779984951, -2.4285922050, 0.4505937099],
@@ -39,7 +39,7 @@ def oklab_from_rgb(rgb: Bytes) -> Values:
     """
     encoded = np.asarray(rgb, np.uint8) / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    return np.asarray(np.cbrt(linear @ _RGB_TO_CONES.T) @ _CONES_TO_LAB.T)
+    return np.asarray(np.cbrt(linear @ RGB_TO_CONES.T) @ CONES_TO_LAB.T)
 
 
 def rgb_from_oklab(lab: Values) -> Values:
@@ -48,7 +48,7 @@ def rgb_from_oklab(lab: Values) -> Values:
     >>> rgb_from_oklab(np.array([1.0, 0.0, 0.0])).round().tolist()
     [255.0, 255.0, 255.0]
     """
-    linear = (np.asarray(lab) @ np.linalg.inv(_CONES_TO_LAB).T) ** 3 @ np.linalg.inv(_RGB_TO_CONES).T
+    linear = (np.asarray(lab) @ np.linalg.inv(CONES_TO_LAB).T) ** 3 @ np.linalg.inv(RGB_TO_CONES).T
     root = np.abs(linear) ** (1 / 2.4)
     encoded = np.where(np.abs(linear) <= 0.0031308, linear * 12.92, np.sign(linear) * (1.055 * root - 0.055))
     return np.asarray(encoded * 255)
