@@ -45,10 +45,10 @@ def open_pool() -> EnginePool:
     return EnginePool(convert=_convert)
 
 
-def _convert(spec: ModelSpec, weights: Path, kind: str) -> Path:
+def _convert(spec: ModelSpec, weights: Path, kind: str, allow_pickle: bool = False) -> Path:
     from imagesmith.exporting.export import convert
 
-    return convert(spec, weights, kind)
+    return convert(spec, weights, kind, allow_pickle=allow_pickle)
 
 
 def find_model(name: str | None, task: Task | None) -> ModelSpec:
