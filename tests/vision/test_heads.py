@@ -95,6 +95,19 @@ def test_large_stray_regions_do_not_count_as_heads() -> None:
     assert crop.box_xyxy[2] < 600
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_strand_that_stands_up_and_the_scale_do_not_matter(step: int) -> None:
+    labels = person()
+    labels[75:95, 398:403] = 1
+    crop = crop_head(*segmented(labels[::step, ::step]), None)
+    assert crop is not None
+    left, top, right, bottom = (side * step for side in crop.box_xyxy)
+    assert left < 340
+    assert right > 460
+    assert top < 90
+    assert 245 < bottom < 420
+
+
 def test_a_bald_head_is_the_topmost_skin() -> None:
     labels = person()
     labels[labels == 1] = 0

@@ -26,6 +26,8 @@ _SHOULDERS = 1.5
 """A row this much wider than all above it, once those are as high as wide, is shoulders."""
 _BRIDGE = 0.012
 """Half the width of what still counts as a bridge between parts, as a share of the photograph's longer side."""
+_LEAST_HEIGHT = 1 / 14
+"""A head's least height as a share of the person's; standing persons have about a seventh."""
 _MOST_PARTS = 12
 _LEAST_SHARE = 0.01
 """Least share of the person that a head takes; smaller specks of hair or skin are passed over."""
@@ -96,6 +98,7 @@ def _head_of_labels(segmentation: Segmentation) -> tuple[float, float, float, fl
     hair, face, worn = (np.isin(labels, [i for i, name in enumerate(names) if name in group]) for group in _GROUPS)
     person = np.isin(labels, [i for i, name in enumerate(segmentation.names) if not is_background(name)])
     everything = hair | face | worn
+    _, top, _, bottom = mask_box(person) or (0, 0, 0, 0)
     heads: list[tuple[float, int, Box]] = []
     for part in _parts(everything):
         inside = part & everything
@@ -103,7 +106,7 @@ def _head_of_labels(segmentation: Segmentation) -> tuple[float, float, float, fl
             continue
         if not (inside & (hair | face)).any():
             continue
-        box = _head_part(inside)
+        box = _head_part(inside, _LEAST_HEIGHT * (bottom - top))
         here = (slice(box[1], box[3]), slice(box[0], box[2]))
         both = float((inside & hair)[here].sum()) * float((inside & face)[here].sum())
         heads.append((-both, box[1], box))
@@ -124,8 +127,11 @@ def _parts(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     return [grow(cores.mask(index), thin + 1) for index in range(min(len(cores), _MOST_PARTS))]
 
 
-def _head_part(mask: NDArray[np.bool_]) -> Box:
-    """Cut a part that may run on into neck, chest and arms to a head's proportions, from its top."""
+def _head_part(mask: NDArray[np.bool_], least_rows: float) -> Box:
+    """Cut a part that may run on into neck, chest and arms to a head's proportions, from its top.
+
+    No head is lower than `least_rows`: a strand of hair that stands up has proportions too.
+    """
     _, top, _, bottom = mask_box(mask) or (0, 0, 1, 1)
     first = np.where(mask.any(axis=1), mask.argmax(axis=1), mask.shape[1])[top:bottom]
     last = np.where(mask.any(axis=1), mask.shape[1] - mask[:, ::-1].argmax(axis=1), 0)[top:bottom]
@@ -133,6 +139,7 @@ def _head_part(mask: NDArray[np.bool_]) -> Box:
     height = np.arange(1, bottom - top + 1)
     shoulders = (last - first)[1:] > _SHOULDERS * width[:-1]
     ends = (height >= _ASPECT * width) | np.append(shoulders & (height >= width)[:-1], False)
+    ends &= height >= least_rows
     rows = int(ends.argmax()) + 1 if ends.any() else bottom - top
     return int(first[:rows].min()), top, int(last[:rows].max()), top + rows
 
