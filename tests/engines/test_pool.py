@@ -17,10 +17,10 @@ from imagesmith.core.requests import EngineOptions, SegmentRequest
 from imagesmith.core.specs import ModelSpec
 from imagesmith.engines import pool as pool_module
 from imagesmith.engines.hardware import Device, Hardware, Library
-from imagesmith.engines.pool import COST_FACTOR, EnginePool
+from imagesmith.engines.pool import COST_FACTOR, WORKING_BYTES, EnginePool
 
 SIZE = 1000
-COST = COST_FACTOR * SIZE
+COST = COST_FACTOR * SIZE + WORKING_BYTES
 PIXELS = {"pixel_values": np.zeros((1, 3, 4, 4), np.float32)}
 
 
@@ -240,9 +240,12 @@ def test_weights_are_converted_where_no_onnx_file_is(log: Log, make_spec: Any, t
     with EnginePool(convert=convert, hardware=both) as pool:
         assert pool.open(spec).name == "onnx"
         assert log.arguments[-1]["path"] == tmp_path / "converted.onnx"
-        pool.open(spec, SegmentRequest(allow_pickle=True))
+        pool.open(spec)
+        assert len(calls) == 1
         assert pool.open(spec, EngineOptions(engine="torch")).name == "torch"
         assert log.arguments[-1]["path"].name == "model.safetensors"
+    with EnginePool(convert=convert, hardware=both) as pool:
+        pool.open(spec, SegmentRequest(allow_pickle=True))
     assert calls == [("model.safetensors", "onnx", {}), ("model.safetensors", "onnx", {"allow_pickle": True})]
     with EnginePool(hardware=both) as pool:
         assert pool.open(spec).name == "torch"

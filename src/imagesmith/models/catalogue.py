@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from importlib.resources.abc import Traversable
@@ -152,6 +153,28 @@ def _with_figures(read: ModelSpec) -> ModelSpec:
     measured = read_json(path)
     figures = {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}
     return read.model_copy(update={"metrics": {**read.metrics, **figures}})
+
+
+def pull(
+    name: str,
+    kinds: Iterable[files.Kind] | None = None,
+    *,
+    allow_pickle: bool = False,
+    cache: Path | None = None,
+    progress: hub.Progress | None = None,
+) -> list[Path]:
+    """Fetch a model by name so that it runs without network, or bring it up to date; see `files.pull`.
+
+    A hub model named without @revision is asked for anew and pinned to the commit its main branch stands at now.
+    """
+    plain, _, revision = name.partition("@")
+    if plain in names() and not plain.startswith("starter/"):
+        known = spec(plain).model_copy(update={"revision": revision or None})
+    else:
+        known = find(name, cache=cache)
+        if not revision and files.hub_id(known) is not None:
+            known = known.model_copy(update={"revision": None})
+    return files.pull(known, kinds, allow_pickle=allow_pickle, cache=cache, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from imagesmith.models.folder import (
     weights_among,
 )
 from imagesmith.models.formats import sniff
-from imagesmith.models.hubcache import HubCache, HubFile, Repository, cache_root
+from imagesmith.models.hubcache import COMMIT, HubCache, HubFile, Repository, cache_root
 from imagesmith.models.licenses import allows_commercial
 from imagesmith.models.safe import git_sha1_of, inside, sha256_of
 
@@ -144,24 +144,32 @@ def _pickle_refused(spec: ModelSpec, name: str) -> BadWeights:
     )
 
 
-def has(spec: ModelSpec, kind: Kind, *, cache: Path | None = None) -> bool | None:
-    """Tell, without network, whether a model has weights or an ONNX file; None where only the hub knows."""
+def has(spec: ModelSpec, kind: Kind, *, allow_pickle: bool = True, cache: Path | None = None) -> bool | None:
+    """Tell, without network, whether a model has weights or an ONNX file; None where only the hub knows.
+
+    Weights that exist only as pytorch_model.bin count where `allow_pickle` is set.
+    """
     try:
         folder = folder_of(spec)
     except WeightsMissing:
         return False
     if folder is not None:
         stated = spec.weights if kind == "weights" else spec.onnx
-        return (folder / stated.path).is_file() if stated else _among(names_in(folder), kind)
+        if stated is None:
+            return _among(names_in(folder), kind, allow_pickle)
+        pickled = kind == "weights" and pickle_among([stated.path]) is not None
+        return (folder / stated.path).is_file() and (allow_pickle or not pickled)
     kept = HubCache(cache_root(cache), str(hub_id(spec)))
     commit = kept.commit_of(spec.revision or "main")
     recorded = kept.recorded(commit) if commit else None
-    return _among(recorded.names, kind) if recorded else None
+    return _among(recorded.names, kind, allow_pickle) if recorded else None
 
 
-def _among(names: Iterable[str], kind: Kind) -> bool:
+def _among(names: Iterable[str], kind: Kind, allow_pickle: bool = True) -> bool:
     names = list(names)
-    return bool(onnx_among(names) if kind == "onnx" else weights_among(names) or pickle_among(names))
+    if kind == "onnx":
+        return onnx_among(names) is not None
+    return weights_among(names) is not None or (allow_pickle and pickle_among(names) is not None)
 
 
 def is_here(spec: ModelSpec, *, cache: Path | None = None) -> bool:
@@ -292,9 +300,19 @@ def pull(
     model's branch is asked for anew, so that this also updates. Raises `MissingExtra` where only torch could run it.
     """
     if repository := hub_id(spec):
-        described = hub.describe(repository, spec.revision, cache=cache, refresh=True)
+        moves = not COMMIT.fullmatch(spec.revision or "")
+        described = hub.describe(repository, spec.revision, cache=cache, refresh=moves)
         spec = spec.model_copy(update={"revision": described.commit})
-        if kinds is None and not torch_is_installed() and not onnx_among(described.names):
-            raise MissingExtra(f"{spec.name} has no ONNX file, and converting its weights", "torch")
-    wanted: Iterable[Kind] = kinds or (("weights",) if torch_is_installed() else ("onnx",))
+    wanted = tuple(kinds) if kinds is not None else (_usable_kind(spec, allow_pickle, cache),)
     return [locate(spec, kind, allow_pickle=allow_pickle, cache=cache, progress=progress) for kind in wanted]
+
+
+def _usable_kind(spec: ModelSpec, allow_pickle: bool, cache: Path | None) -> Kind:
+    """Return the kind of file this installation runs a model from."""
+    has_onnx = has(spec, "onnx", cache=cache)
+    if torch_is_installed():
+        usable = has(spec, "weights", allow_pickle=allow_pickle, cache=cache)
+        return "weights" if usable or not has_onnx else "onnx"
+    if not has_onnx:
+        raise MissingExtra(f"{spec.name} has no ONNX file, and converting its weights", "torch")
+    return "onnx"
