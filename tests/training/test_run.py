@@ -43,6 +43,12 @@ def of_training(checkpoint: dict[str, Any]) -> dict[str, str]:
     return {name: fingerprint(checkpoint[name]) for name in names}
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave flushing out: it is tested where checkpoints are, and takes most of the time here."""
+    monkeypatch.setattr("imagesmith.training.checkpoint.flush", lambda path: None)
+
+
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, int]]:
     """Record the ticket of every example made."""
@@ -78,7 +84,7 @@ def final(out: Path) -> dict[str, Any]:
     return load_checkpoint(checkpoints(out)[0])
 
 
-@pytest.mark.parametrize("breaks", [[5], [3, 6], [4, 5, 7]], ids=str)
+@pytest.mark.parametrize("breaks", [[5], [4, 5, 7]], ids=str)
 def test_resumed_training_is_bit_equal(
     segment_values: Values, tmp_path: Path, breaks: list[int], seen: list[tuple[int, int, int, int]]
 ) -> None:

@@ -256,7 +256,7 @@ class DecodeHead(nn.Module):
         self.classifier = nn.Conv2d(width, config.num_labels, 1)
 
     def folded_parameters(self) -> tuple[list[Tensor], Tensor]:
-        """Return the per-scale products ``W_i P_i`` [D,D_i] and their bias ``sum_i W_i p_i`` [D], which batch norm sees."""
+        """Return the products ``W_i P_i`` [D,D_i] of every scale and their bias ``sum_i W_i p_i`` [D]."""
         projections = [scale.proj for scale in self.linear_c]
         # The concatenation that linear_fuse expects runs from the coarsest scale to the finest.
         fuse = self.linear_fuse.weight.flatten(1).chunk(len(projections), dim=1)[::-1]

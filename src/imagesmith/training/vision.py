@@ -127,11 +127,11 @@ class Averaging(Callback):
         self.average: MovingAverage | None = None
         self._loaded: dict[str, Tensor] = {}
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: VisionModule) -> None:  # type: ignore[override]
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: VisionModule) -> None:
         if self.decay is not None:
             self.average = MovingAverage(pl_module.network, self.decay)
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: VisionModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: VisionModule) -> None:
         if self.average is not None and self._loaded:
             device = pl_module.device
             self.average.values = {name: tensor.to(device) for name, tensor in self._loaded.items()}
@@ -177,7 +177,7 @@ class Keeper(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.started, self.first_step = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: VisionModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         settings = self.recipe.train
@@ -234,9 +234,7 @@ class Keeper(Callback):
             left = seconds / max(step - self.first_step, 1) * (self.recipe.train.steps - step)
             self.watch(Progress(step, self.recipe.train.steps, module.last_loss, seconds, left, dict(measured)))
 
-    def on_exception(  # type: ignore[override]
-        self, trainer: lightning.Trainer, pl_module: VisionModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: lightning.Trainer, pl_module: VisionModule, exception: BaseException) -> None:
         self.exception = exception
         if isinstance(exception, NotFinite):
             # The step was not applied, so the weights are the last finite ones.
