@@ -76,5 +76,7 @@ def test_examples_in_docstrings_run(module: str) -> None:
 
 def test_reference_is_what_the_records_say() -> None:
     pages = runpy.run_path(str(ROOT / "docs" / "build_reference.py"))["pages"]()
-    stale = [name for name, text in pages.items() if (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") != text]
+    stale = [
+        name for name, text in pages.items() if (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") != text
+    ]
     assert not stale, f"{stale} differ from the records; run: make docs"

@@ -109,8 +109,7 @@ class Sight:
 
     def head(self) -> Crop | None:
         """Return the head of the largest person, None where the photograph is all head or shows nobody."""
-        found = crop_head(self.photo, self._clothes, None)
-        return found or crop_head(self.photo, None, self._detections)
+        return crop_head(self.photo, self._clothes, lambda: self._detections)
 
     @cached_property
     def _named(self) -> Segmentation:

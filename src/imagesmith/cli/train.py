@@ -47,7 +47,9 @@ def check(recipes: Recipes, changes: Changes = [], json: Json = False) -> int:  
         for finding in report.findings:
             print(f"{finding.severity}: {finding.message}")
         memory, hours = report.memory_bytes / 2**30, report.seconds / 3600
-        print(f"{report.parameters:,} parameters, about {memory:.1f} GiB of memory and {hours:.1f} hours on this machine")
+        print(
+            f"{report.parameters:,} parameters, about {memory:.1f} GiB of memory and {hours:.1f} hours on this machine"
+        )
     return 0 if report.ok else 1
 
 

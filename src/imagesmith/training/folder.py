@@ -13,12 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from imagesmith.core.specs import Preprocessing
 from imagesmith.models.keymap import native_state, published_state
+from imagesmith.models.preprocessor import preprocessor_config
 from imagesmith.training.recipe import VisionRecipe, dump_recipe
-
-_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
-_PROCESSORS = {"segment": "SegformerImageProcessor", "classify": "ViTImageProcessor", "detect": "DetrImageProcessor"}
 
 
 def label_names(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -31,31 +28,6 @@ def label_names(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
         "id2label": {str(index): name for index, name in enumerate(labels)},
         "label2id": {name: index for index, name in enumerate(labels)},
     }
-
-
-def preprocessor_config(preprocessing: Preprocessing, task: str) -> dict[str, Any]:
-    """Return preprocessing in the words of published preprocessor_config.json files."""
-    size = {
-        key: value
-        for key in ("height", "width", "shortest_edge", "longest_edge")
-        if (value := getattr(preprocessing, key)) is not None
-    }
-    config: dict[str, Any] = {
-        "image_processor_type": _PROCESSORS[task],
-        "do_resize": True,
-        "size": size,
-        "resample": _RESAMPLE[preprocessing.resample],
-        "do_rescale": True,
-        "rescale_factor": preprocessing.rescale_factor,
-        "do_normalize": True,
-        "image_mean": list(preprocessing.mean),
-        "image_std": list(preprocessing.std),
-    }
-    if preprocessing.multiple_of > 1:
-        config["size_divisor"] = preprocessing.multiple_of
-    if task == "segment":
-        config["do_reduce_labels"] = False
-    return config
 
 
 def write_model_folder(
@@ -76,7 +48,7 @@ def write_model_folder(
     save_file(stored(named, recipe.weights_dtype), aside / "model.safetensors", metadata={"format": "pt"})
     files = {
         "config.json": _json({**config, "dtype": recipe.weights_dtype}),
-        "preprocessor_config.json": _json(preprocessor_config(recipe.preprocessing, recipe.task)),
+        "preprocessor_config.json": _json(preprocessor_config(recipe.preprocessing, recipe.architecture)),
         "recipe.yaml": dump_recipe(recipe),
         "metrics.json": _json(metrics),
     }
