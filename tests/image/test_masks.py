@@ -104,9 +104,9 @@ def test_components_equal_scipy(mask, diagonal):
 
 def test_components_of_a_large_mask_are_quick():
     mask = blobs(1080, 1920, 2, scale=15)
-    start = time.perf_counter()
+    start = time.process_time()
     parts = masks.components(mask)
-    assert time.perf_counter() - start < 1  # about 15 ms alone
+    assert time.process_time() - start < 1  # about 15 ms alone
     assert len(parts) == ndimage.label(mask, np.ones((3, 3)))[1]
 
 
