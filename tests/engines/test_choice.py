@@ -68,7 +68,10 @@ def test_auto_takes_what_is_installed() -> None:
 def test_without_an_onnx_file() -> None:
     weights_only = Formats(onnx=False, weights=True)
     assert decide(formats=weights_only).engine == "torch"
-    assert decide(formats=Formats(onnx=False, weights=True, can_convert=True)).engine == "onnx"
+    convertible = Formats(onnx=False, weights=True, can_convert=True)
+    assert decide(formats=convertible).engine == "torch"
+    assert decide(formats=convertible, photos=MANY).engine == "openvino"
+    assert decide(formats=convertible, engine="onnx").engine == "onnx"
     light = hardware({"onnx": ("cpu",), "openvino": ("cpu",)})
     with pytest.raises(MissingExtra, match=r"has no ONNX file.*imagesmith\[torch\]"):
         decide(light, formats=weights_only)

@@ -238,14 +238,16 @@ def test_weights_are_converted_where_no_onnx_file_is(log: Log, make_spec: Any, t
 
     both = hardware(libraries=("torch", "onnx"))
     with EnginePool(convert=convert, hardware=both) as pool:
-        assert pool.open(spec).name == "onnx"
-        assert log.arguments[-1]["path"] == tmp_path / "converted.onnx"
-        pool.open(spec)
-        assert len(calls) == 1
-        assert pool.open(spec, EngineOptions(engine="torch")).name == "torch"
+        assert pool.open(spec).name == "torch"
+        assert calls == []
         assert log.arguments[-1]["path"].name == "model.safetensors"
+        assert pool.open(spec, photos=100).name == "onnx"
+        assert log.arguments[-1]["path"] == tmp_path / "converted.onnx"
+        pool.open(spec, EngineOptions(engine="onnx"))
+        assert len(calls) == 1
+        assert len(log.arguments) == 2
     with EnginePool(convert=convert, hardware=both) as pool:
-        pool.open(spec, SegmentRequest(allow_pickle=True))
+        pool.open(spec, SegmentRequest(engine="onnx", allow_pickle=True))
     assert calls == [("model.safetensors", "onnx", {}), ("model.safetensors", "onnx", {"allow_pickle": True})]
     with EnginePool(hardware=both) as pool:
         assert pool.open(spec).name == "torch"
@@ -263,7 +265,7 @@ def test_a_failed_conversion_falls_back_to_torch(log: Log, make_spec: Any, caplo
 
     both = hardware(libraries=("torch", "onnx"))
     with EnginePool(convert=convert, hardware=both) as pool, caplog.at_level(logging.WARNING, "imagesmith"):
-        assert pool.open(spec).name == "torch"
+        assert pool.open(spec, photos=100).name == "torch"
         with pytest.raises(MissingExtra):
             pool.open(spec, EngineOptions(engine="onnx"))
     assert len(caplog.records) == 1

@@ -168,11 +168,12 @@ def _engine(
     if options.precision == "bf16" and "openvino" in graphs and graph_is_had:
         reasons.append("engine openvino: computes in bf16 on this processor")
         return "openvino"
-    if graphs and graph_is_had and options.precision != "fp16":
+    converting_pays = "torch" not in fitting or (photos or 0) >= MANY
+    if graphs and graph_is_had and options.precision != "fp16" and (formats.onnx is not False or converting_pays):
         return _graph_engine(graphs, photos, reasons)
     if "torch" not in fitting:
         raise MissingExtra(f"{spec.name} has no ONNX file, and converting its weights", "torch")
-    reasons.append("engine torch: the model has no file for another installed engine")
+    reasons.append(f"engine torch: the model has no ONNX file; making one (--engine onnx) pays from {MANY} photographs")
     return "torch"
 
 

@@ -117,8 +117,9 @@ class EnginePool:
 
     def choice(self, spec: ModelSpec, options: EngineOptions, *, photos: int | None = None) -> Choice:
         """Decide what would run a model, without opening it."""
+        has_onnx, from_weights = self._sources(spec, options)
         formats = Formats(
-            onnx=files.has(spec, "onnx", cache=self._cache),
+            onnx=False if from_weights else has_onnx,
             weights=files.has(spec, "weights", allow_pickle=_allows_pickle(options), cache=self._cache),
             can_convert=self._can_convert,
         )
@@ -180,13 +181,17 @@ class EnginePool:
             raise
         return PooledEngine(self, slot, choice)
 
-    def _file(self, spec: ModelSpec, options: EngineOptions, choice: Choice) -> Path:
-        """Return the file the chosen engine opens, fetched or converted where need be."""
+    def _sources(self, spec: ModelSpec, options: EngineOptions) -> tuple[bool | None, bool]:
+        """Tell whether a model has an ONNX file, and whether one is rather made from its weights."""
         has_onnx = files.has(spec, "onnx", cache=self._cache)
         has_weights = files.has(spec, "weights", allow_pickle=_allows_pickle(options), cache=self._cache)
         # A stranger's ONNX file of a native architecture lacks the folded head and is several times slower.
         ours_is_faster = files.hub_id(spec) is not None and spec.architecture != "transformers"
-        from_weights = self._can_convert and (not has_onnx or (ours_is_faster and has_weights is not False))
+        return has_onnx, self._can_convert and (not has_onnx or (ours_is_faster and has_weights is not False))
+
+    def _file(self, spec: ModelSpec, options: EngineOptions, choice: Choice) -> Path:
+        """Return the file the chosen engine opens, fetched or converted where need be."""
+        _, from_weights = self._sources(spec, options)
         if choice.engine != "torch" and not from_weights:
             return files.locate(spec, "onnx", offline=self._offline, cache=self._cache, progress=self._progress)
         weights = files.locate(
