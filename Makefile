@@ -22,6 +22,7 @@ check: $(VENV)/.test
 
 docs: $(VENV)/.demo
 	$(VENV)/bin/python docs/build_reference.py
+	$(VENV)/bin/python docs/build_pictures.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
