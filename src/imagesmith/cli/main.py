@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -29,6 +30,8 @@ def _options(
     """See and make images: segment, classify, detect, and edit by naming what to change."""
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s" if not verbose else "%(relativeCreated)6.0f ms  %(message)s")
+    # Pillow warns of damage in files that decode all the same; what matters stands in a photograph's own warnings.
+    warnings.filterwarnings("ignore", module="PIL")
     for noisy in ("PIL", "httpx", "httpcore", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
