@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +11,7 @@ from pydantic import Field
 
 from imagesmith.core.specs import Record, Task
 from imagesmith.evaluation.splits import Group, Split
+from imagesmith.image.metadata import write_json
 
 TITLES = {
     "mean_iou": "mean IoU",
@@ -88,7 +87,7 @@ class Report(Record):
 
     def save(self, path: str | Path) -> Path:
         """Write the report as JSON, aside first, so that a file is whole or absent."""
-        return write_json(self.to_dict(), Path(path))
+        return write_json(path, self.to_dict())
 
 
 class Comparison(Record):
@@ -116,16 +115,7 @@ class Comparison(Record):
 
     def save(self, path: str | Path) -> Path:
         """Write the comparison as JSON, aside first, so that a file is whole or absent."""
-        return write_json(self.to_dict(), Path(path))
-
-
-def write_json(content: Any, path: Path) -> Path:
-    """Write JSON aside and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
-    return path
+        return write_json(path, self.to_dict())
 
 
 def _finite(value: Any) -> Any:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagesmith.core.errors import BadInput, did_you_mean
+from imagesmith.image.metadata import write_json
 from imagesmith.training.sources import (
     Part,
     Progress,
@@ -23,7 +24,6 @@ from imagesmith.training.sources import (
     build_coco,
     build_lfw,
     build_pennfudan,
-    write_json,
 )
 
 MARK = "pack.json"

@@ -6,7 +6,6 @@ returns the number of photographs and a few words about the rest. The parts are 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
@@ -21,6 +20,7 @@ from imagesmith.core.errors import BadInput, MissingExtra
 from imagesmith.evaluation.datasets import read_coco
 from imagesmith.evaluation.splits import person_of
 from imagesmith.image.decode import decode_image
+from imagesmith.image.metadata import write_json
 
 Part = Literal["train", "test", "all"]
 """Which part of the source: what the starters were taught with, what was kept from them, or both."""
@@ -266,7 +266,3 @@ def _annotation(
 
 def _coco(images: list[Any], annotations: list[Any], categories: list[Any]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
