@@ -116,8 +116,13 @@ def test_editors_get_a_schema() -> None:
     assert set(schema["discriminator"]["mapping"]) == {"segment", "classify", "detect"}
 
 
-@pytest.mark.parametrize(
-    "path", sorted(Path(__file__).parents[2].glob("starters/recipes/*.yaml")), ids=lambda p: p.stem
-)
+SHIPPED = [
+    path
+    for path in sorted(Path(__file__).parents[2].glob("starters/recipes/*.yaml"))
+    if "task" in yaml.safe_load(path.read_text())
+]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(path: Path) -> None:
     assert load_recipe([path]).data.path
