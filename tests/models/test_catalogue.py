@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imagesmith.core.errors import BadInput, UnknownModel
+from imagesmith.core.errors import BadInput, HubError, UnknownModel
 from imagesmith.models import catalogue
 from imagesmith.models.folder import CONFIG_KEYS, mirrored_pairs
 from imagesmith.models.licenses import allows_commercial
@@ -100,6 +100,13 @@ def test_names_of_nothing(name: str) -> None:
     with pytest.raises((UnknownModel, BadInput)) as caught:
         catalogue.find(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_near_miss_is_suggested_without_network_too() -> None:
+    with pytest.raises(HubError, match='Did you mean "facebook/detr-resnet-50"'):
+        catalogue.find("facebook/detr-resnet-5")
+    with pytest.raises(UnknownModel, match='There is no folder or file "/nowhere"'):
+        catalogue.find("/nowhere")
 
 
 def test_listing_and_filters() -> None:

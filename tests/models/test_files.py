@@ -12,7 +12,7 @@ import pytest
 
 from imagesmith.core.errors import BadWeights, WeightsMissing
 from imagesmith.models import catalogue, files
-from imagesmith.models.folder import infer
+from imagesmith.models.folder import infer, write_sums
 
 CONFIG = {"model_type": "segformer", "id2label": {"0": "left eye", "1": "right eye"}}
 SAFETENSORS = (2).to_bytes(8, "little") + b"{}"
@@ -84,6 +84,27 @@ def test_verify_by_sums(folder: Path) -> None:
     weights = infer(folder).weights
     assert weights is not None
     assert weights.sha256 == good
+
+
+def test_sums_are_written_as_sha256sum_reads_them(folder: Path) -> None:
+    path = write_sums(folder)
+    assert path.name == "SHA256SUMS"
+    assert len(path.read_text().splitlines()) == 2
+    assert {check.state for check in files.verify(infer(folder))} == {"ok"}
+    (folder / "config.json").write_text("{}")
+    assert {check.path.name: check.state for check in files.verify(infer_from(folder))} == {
+        "config.json": "damaged",
+        "model.safetensors": "ok",
+    }
+
+
+def infer_from(folder: Path) -> Any:
+    """Describe a folder whose configuration has been damaged by what it said before."""
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    spec = infer(folder)
+    (folder / "config.json").write_text(text)
+    return spec
 
 
 def test_a_starter_is_found_without_importing_its_package(starters: Path) -> None:

@@ -120,8 +120,9 @@ def find(name: str, *, offline: bool | None = None, cache: Path | None = None) -
             return listed
     if (folder := _local(name)) is not None:
         return folder
-    looks_local = name.startswith((".", "/", "~")) or "\\" in name
-    if looks_local or not REPOSITORY_ID.fullmatch(name.partition("@")[0]) or name.startswith("starter/"):
+    if name.startswith((".", "/", "~")) or "\\" in name:
+        raise UnknownModel(f'There is no folder or file "{name[:200]}"; check the path.')
+    if not REPOSITORY_ID.fullmatch(name.partition("@")[0]) or name.startswith("starter/"):
         raise _unknown(name)
     repository, revision = split_id(name)
     described = hub.describe(repository, revision, offline=offline, cache=cache, known=names())

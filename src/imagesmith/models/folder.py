@@ -15,7 +15,7 @@ from typing import Any
 from imagesmith.core.errors import BadWeights, UnknownModel
 from imagesmith.core.specs import ModelFile, ModelSpec, Preprocessing, Task
 from imagesmith.models.preprocessor import preprocessing_from
-from imagesmith.models.safe import inside, read_json
+from imagesmith.models.safe import inside, read_json, sha256_of
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -276,6 +276,16 @@ def read_sums(folder: Path) -> dict[str, str]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:1000]
     found = (re.fullmatch(r"([0-9a-f]{64}) [ *](\S.*)", line.strip()) for line in lines)
     return {match[2]: match[1] for match in found if match}
+
+
+def write_sums(folder: Path) -> Path:
+    """Write a folder's SHA256SUMS over its configuration, weights and ONNX file, and return its path."""
+    names = names_in(folder)
+    chosen = (CONFIG, PREPROCESSOR, weights_among(names), onnx_among(names))
+    lines = [f"{sha256_of(inside(folder, name))}  {name}" for name in chosen if name in names]
+    path = folder / SUMS
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
 
 
 def _model_file(folder: Path, name: str | None, sums: Mapping[str, str]) -> ModelFile | None:

@@ -72,7 +72,7 @@ def describe(
         if is_offline(offline):
             raise Unreachable(
                 f"{repository} is not on this machine and offline mode is on; fetch it once with a network: "
-                f"imagesmith models pull {repository}."
+                f"imagesmith models pull {repository}.{_near(repository, known)}"
             )
         described = _ask(repository, revision, known)
     except Unreachable:
@@ -245,6 +245,11 @@ def _stream_once(url: str, file: HubFile, target: BinaryIO, progress: Progress |
                 return
 
 
+def _near(repository: str, known: Iterable[str]) -> str:
+    known = list(known)
+    return "" if repository in known else did_you_mean(repository, known)
+
+
 @contextmanager
 def translated(
     repository: str, known: Iterable[str] = (), revision: str | None = None, file: str | None = None
@@ -265,7 +270,7 @@ def translated(
         ) from None
     except errors.RepositoryNotFoundError:
         raise HubError(
-            f'The hub has no model "{repository}", or it is private.{did_you_mean(repository, known)} Check the name; '
+            f'The hub has no model "{repository}", or it is private.{_near(repository, known)} Check the name; '
             "for a private model log in with: hf auth login."
         ) from None
     except errors.RevisionNotFoundError:
@@ -277,6 +282,7 @@ def translated(
         kept = " What has arrived is kept: run the same command again." if file else ""
         raise Unreachable(
             f"{what} could not be fetched from {endpoint_of()} ({reason}); check the network.{kept}"
+            f"{_near(repository, known)}"
         ) from None
     except HTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
