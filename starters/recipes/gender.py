@@ -168,9 +168,10 @@ def learning_rates(steps: int, warmup: int) -> Iterator[float]:
 
 
 def train(
-    network: nn.Module, loss: Loss, packs: dict[str, Pack], size: int, recipe: dict[str, Any], settings: dict[str, Any]
+    network: nn.Module, loss: Loss, packs: dict[str, Pack], recipe: dict[str, Any], part: str, out: Path
 ) -> nn.Module:
-    """Return the moving average of the network's weights after all steps."""
+    """Return the moving average of the network's weights after all steps of a part of the recipe; `out` keeps it."""
+    settings, size = recipe[part], recipe["student"]["model"]["image_size"]
     average = copy.deepcopy(network)
     matrices = [parameter for parameter in network.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in network.parameters() if parameter.dim() <= 1]
@@ -198,6 +199,7 @@ def train(
             shown = " ".join(f"{name} {figure:.4f}" for name, figure in figures.items() if name != "count")
             mean_loss = total / ((step % recipe["validate_every"]) + 1)
             print(f"step {step + 1}: loss {mean_loss:.4f} {shown} {time.monotonic() - start:.0f} s", flush=True)
+            save_file({name: value.contiguous() for name, value in average.state_dict().items()}, out)
             total = 0.0
     return average.eval()
 
@@ -272,14 +274,13 @@ def main() -> None:
     teacher = Teacher(recipe["teacher"]["widths"], len(recipe["labels"]))
     kept = given.out / "teacher.safetensors"
     if not kept.is_file():
-        teacher = train(teacher, cross_entropy, packs, size, recipe, recipe["teacher"])
-        save_file({name: value.contiguous() for name, value in teacher.state_dict().items()}, kept)
+        train(teacher, cross_entropy, packs, recipe, "teacher", kept)
     teacher.load_state_dict(load_file(kept))
     print("teacher:", measure(teacher, packs["val"], size), flush=True)
     student = ViT.from_config({**recipe["student"]["model"], "num_labels": len(recipe["labels"])})
     settings = recipe["student"]
     loss = matching(teacher.eval(), settings["teacher_share"], settings["temperature"])
-    student = train(student, loss, packs, size, recipe, settings)
+    student = train(student, loss, packs, recipe, "student", given.out / "student.safetensors")
     student.load_state_dict({name: value.half().float() for name, value in student.state_dict().items()})
     metrics = measure(student, packs["val"], size)
     write_folder(given.out / "model", student, recipe, metrics)
