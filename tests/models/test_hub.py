@@ -625,6 +625,15 @@ def test_ids_that_are_none(text: str) -> None:
         split_id(text)
 
 
+@pytest.mark.parametrize(
+    ("repository", "revision"), [("a/b", "../../x"), ("a/b", "/x"), ("../b", None), ("a/b", "x\ny")]
+)
+def test_no_name_leads_out_of_the_cache(repository: str, revision: str | None, server: Hub) -> None:
+    with pytest.raises(BadInput):
+        hub.describe(repository, revision)
+    assert server.requests == []
+
+
 def test_where_the_cache_is(tmp_path: Path) -> None:
     """The same places, in the same order, as huggingface_hub has them."""
     assert cache_root(tmp_path, {}) == tmp_path

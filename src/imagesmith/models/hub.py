@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from imagesmith.core.errors import BadWeights, HubError, did_you_mean
-from imagesmith.models.hubcache import COMMIT, SHA256, HubCache, HubFile, Repository, cache_root
+from imagesmith.models.hubcache import COMMIT, SHA256, HubCache, HubFile, Repository, cache_root, split_id
 from imagesmith.models.safe import git_sha1_of, safe_name, sha256_of
 
 Progress = Callable[[str, int, int | None], None]
@@ -64,6 +64,7 @@ def describe(
     A branch is pinned to the commit it stood at when it was first asked for; `refresh` asks again. `known` are ids
     to suggest where there is no such repository. Raises `HubError`.
     """
+    split_id(f"{repository}@{revision or 'main'}")  # neither may lead out of the cache
     kept = HubCache(cache_root(cache), repository)
     commit = kept.commit_of(revision or "main")
     if commit and not refresh and (recorded := kept.recorded(commit)):
