@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -18,6 +19,8 @@ from imagesmith.training.checkpoint import checkpoints, load_checkpoint
 from imagesmith.training.recipe import make_recipe
 from imagesmith.training.run import resume, run
 from imagesmith.training.segment import SegmentTask
+from imagesmith.training.task import Ticket
+from imagesmith.training.tasks import make_task
 
 Values = Callable[..., dict[str, Any]]
 
@@ -235,6 +238,38 @@ def test_init_keeps_the_rows_of_known_labels(segment_values: Values, segment_pac
     assert not torch.allclose(new[key][2], old[key][2], atol=1e-3)
     name = "segformer.encoder.block.0.0.mlp.dense1.weight"
     assert torch.allclose(new[name], old[name], atol=1e-6)
+
+
+def test_resume_does_not_need_the_model_it_began_from(segment_values: Values, tmp_path: Path) -> None:
+    first = run(make_recipe(segment_values(steps=1, warmup_steps=0)), tmp_path / "first")
+    values = segment_values(steps=4) | {"init": str(first.model)}
+    run(make_recipe(values), tmp_path / "straight")
+    with pytest.raises(Stopped):
+        run(make_recipe(values), tmp_path / "broken", progress=interrupt_at(3))
+    shutil.rmtree(first.model)
+    resume(tmp_path / "broken")
+    assert of_training(final(tmp_path / "straight")) == of_training(final(tmp_path / "broken"))
+
+
+def test_an_unreadable_photograph_is_replaced_by_the_next(
+    segment_values: Values, segment_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = tmp_path / "pack"
+    shutil.copytree(segment_pack, pack)
+    (pack / "images" / "03.png").write_bytes(b"no picture")
+    (pack / "images" / "08.png").write_bytes(b"no picture")
+    values = segment_values(steps=2) | {"data": {"path": str(pack), "workers": 0}}
+    with pytest.raises(BadInput, match=r"1 of 10 photographs cannot be used.*03\.png"):
+        run(make_recipe(values), tmp_path / "strict")
+    monkeypatch.setattr("imagesmith.training.data.TOLERATED_SHARE", 0.6)
+    task = make_task(make_recipe(values))
+    task.prepare()
+    assert [pair.image.name for pair in task.validation] == ["00.png"]
+    bad = [pair.image.name for pair in task.train].index("03.png")
+    tickets = [Ticket(0, 0, 5, bad), Ticket(0, 0, 5, bad + 1)]
+    first, second = (task.example(ticket) for ticket in tickets)
+    assert np.array_equal(first.image, second.image)
+    assert run(make_recipe(values), tmp_path / "tolerant").metrics["pixel_accuracy"] >= 0
 
 
 def test_other_data_is_refused_on_resume(segment_values: Values, segment_pack: Path, tmp_path: Path) -> None:

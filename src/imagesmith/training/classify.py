@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,15 @@ from imagesmith.evaluation.splits import select
 from imagesmith.image.geometry import to_input
 from imagesmith.nn.vit import ViT, ViTConfig
 from imagesmith.training.augment import Example, cut, degrade, jitter_colour, random_generator, random_window, rotate
-from imagesmith.training.data import EXAMPLE_STREAM, list_images, read_image, same_content, shuffled
+from imagesmith.training.data import (
+    EXAMPLE_STREAM,
+    list_images,
+    read_all,
+    read_image,
+    same_content,
+    shuffled,
+    stand_ins,
+)
 from imagesmith.training.engine import ModuleEngine
 from imagesmith.training.folder import label_names
 from imagesmith.training.losses import class_weights
@@ -29,6 +38,7 @@ from imagesmith.training.segment import normalise
 from imagesmith.training.task import Batch, Ticket
 
 _EVALUATION_BATCH = 64
+_LOG = logging.getLogger("imagesmith")
 PARTS: Mapping[str, tuple[str, ...]] = {
     "encoder": ("vit.*",),
     "embeddings": ("vit.embeddings.*",),
@@ -60,9 +70,13 @@ class ClassifyTask:
         self.size_hw = (recipe.preprocessing.height, recipe.preprocessing.width)
 
     @functools.cached_property
-    def examples(self) -> list[NDArray[np.uint8]] | None:
-        """Decoded training photographs, where the recipe keeps them in memory."""
-        return [read_image(path) for path, _ in self.train] if self.recipe.data.cache else None
+    def survey(self) -> tuple[list[NDArray[np.uint8] | None] | None, NDArray[np.int64]]:
+        """Read all training photographs once: decoded, where they are kept, and which is shown in place of each."""
+        images, unreadable = read_all([functools.partial(read_image, path) for path, _ in self.train])
+        for reason in unreadable:
+            _LOG.warning("left out: %s", reason)
+        source = stand_ins([image is not None for image in images])
+        return (images if self.recipe.data.cache else None), source
 
     @functools.cached_property
     def weights(self) -> Tensor | None:
@@ -75,7 +89,9 @@ class ClassifyTask:
 
     def prepare(self) -> None:
         """Read the data once, before workers are started, so that they share it."""
-        _ = self.examples
+        _ = self.survey
+        images, _ = read_all([functools.partial(read_image, path) for path, _ in self.validation])
+        self.validation = [one for one, image in zip(self.validation, images, strict=True) if image is not None]
 
     def manifest(self) -> list[Path]:
         """Return the files the training depends on."""
@@ -113,8 +129,11 @@ class ClassifyTask:
 
     def example(self, ticket: Ticket) -> tuple[NDArray[np.uint8], int]:
         """Make one augmented photograph and its class."""
-        path, label = self.train[ticket.index]
-        image = self.examples[ticket.index] if self.examples is not None else read_image(path)
+        images, source = self.survey
+        index = int(source[ticket.index])
+        path, label = self.train[index]
+        kept = images[index] if images is not None else None
+        image = read_image(path) if kept is None else kept
         stage = self.recipe.train.stage_at(ticket.step)
         settings, size_hw = stage.augment or self.recipe.augment, stage.size_hw
         random = random_generator(self.recipe.train.seed, EXAMPLE_STREAM, ticket.epoch, ticket.position)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imagesmith.core.errors import BadInput
+from imagesmith.core.errors import BadImage, BadInput
 from imagesmith.core.protocols import Image
 from imagesmith.image.decode import decode_image
 from imagesmith.training.augment import random_generator
@@ -143,6 +143,43 @@ def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
 def read_image(path: Path) -> Image:
     """Read a photograph as every other part of the toolkit does: upright, RGB, uint8 [H,W,3]."""
     return decode_image(path).pixels
+
+
+Item = TypeVar("Item")
+TOLERATED_SHARE = 0.05
+"""Of all photographs, how many may be unreadable before a training refuses to start."""
+
+
+def read_all(read: Sequence[Callable[[], Item]]) -> tuple[list[Item | None], list[str]]:
+    """Call every reader; what cannot be read is None, with one sentence each.
+
+    Raises `BadInput` where more than 5 % cannot be read: then something else is wrong.
+    """
+    items: list[Item | None] = []
+    reasons: list[str] = []
+    for one in read:
+        try:
+            items.append(one())
+        except BadImage as error:
+            items.append(None)
+            reasons.append(str(error))
+    if len(reasons) > TOLERATED_SHARE * len(read):
+        raise BadInput(
+            f"{len(reasons)} of {len(read)} photographs cannot be used, and at most 5 % may be left out; the first: "
+            f"{reasons[0]}"
+        )
+    return items, reasons
+
+
+def stand_ins(readable: Sequence[bool]) -> NDArray[np.int64]:
+    """Return for every photograph the one shown in its place: itself, or the next one that can be read.
+
+    >>> stand_ins([True, False, False, True, False]).tolist()
+    [0, 3, 3, 3, 0]
+    """
+    good = np.flatnonzero(np.asarray(readable))
+    following = np.searchsorted(good, np.arange(len(readable)))
+    return good[following % len(good)]
 
 
 def manifest_hash(names: Sequence[str], sizes: Sequence[int]) -> str:

@@ -13,10 +13,8 @@ from PIL import Image
 
 from imagesmith.core.errors import BadImage, BadInput
 from imagesmith.training.augment import IGNORE, Example
-from imagesmith.training.data import list_images, read_image
+from imagesmith.training.data import TOLERATED_SHARE, list_images, read_image
 from imagesmith.training.recipe import SegmentRecipe
-
-_TOLERATED_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def check_pairs(pairs: Sequence[Pair], labels: Sequence[str]) -> Iterator[tuple[
                     f"({IGNORE} is ignored)."
                 ),
             )
-    if unreadable > _TOLERATED_SHARE * len(pairs):
+    if unreadable > TOLERATED_SHARE * len(pairs):
         yield "error", f"{unreadable} of {len(pairs)} photographs or masks cannot be used; at most 5 % may be left out."
     yield from _histogram(counts[: len(labels)], labels)
 

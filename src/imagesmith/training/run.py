@@ -108,14 +108,15 @@ def start_network(recipe: VisionRecipe, task: Task, resolve: Resolve) -> tuple[n
         return task.build(config), config
     source = resolve(recipe.init)
     old_config = read_json(source / "config.json")
-    shape = {key: value for key, value in old_config.items() if key not in _OF_LABELS}
+    shape = {key: value for key, value in old_config.items() if key not in _OF_LABELS | _OF_FILE}
     config = merge(merge(shape, recipe.model), {key: config[key] for key in config if key in _OF_LABELS})
     network = task.build(config)
     weights = {
         name: torch.as_tensor(value)
         for name, value in native_state(recipe.architecture, read_state(weights_file(source))).items()
     }
-    old_labels = [str(name) for _, name in sorted((int(key), name) for key, name in old_config["id2label"].items())]
+    names = {int(key): str(name) for key, name in old_config.get("id2label", {}).items()}
+    old_labels = [names[index] for index in sorted(names)]
     adoption = adopt(network, weights, old_labels, task.labels)
     _LOG.info(
         "started from %s: %d tensors taken over, %d label rows kept, %d tensors fresh",
@@ -125,6 +126,7 @@ def start_network(recipe: VisionRecipe, task: Task, resolve: Resolve) -> tuple[n
 
 
 _OF_LABELS = frozenset({"num_labels", "id2label", "label2id", "architectures", "model_type"})
+_OF_FILE = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
 
 
 def weights_file(folder: Path) -> Path:
@@ -149,19 +151,23 @@ def _train(
     task.prepare()
     files = task.manifest()
     manifest = manifest_hash([path.name for path in files], [path.stat().st_size for path in files])
-    network, config = start_network(recipe, task, resolve)
-    freeze(network, recipe.train.freeze, task.parts)
     first_step, cursor = 0, Cursor()
-    if checkpoint is not None:
+    if checkpoint is None:
+        network, config = start_network(recipe, task, resolve)
+    else:
         state = load_checkpoint(checkpoint)
+        # The model it began from is not needed again: all weights come from the checkpoint.
+        config = state["config"]
+        network = task.build(config)
         if state["manifest"] != manifest:
             raise BadInput(f'The data of "{out}" has changed since its training began; start a new training.')
         first_step, cursor = int(state["global_step"]), Cursor(*state["cursor"])
+    freeze(network, recipe.train.freeze, task.parts)
     for name in ("train.csv", "validation.csv"):
         cut_rows(out / name, first_step)
     averaging = Averaging(recipe.train.ema)
     keeper = Keeper(task, recipe, config, out, averaging, progress)
-    module = VisionModule(task, recipe, network, manifest)
+    module = VisionModule(task, recipe, network, {"manifest": manifest, "config": config})
     loader = make_loader(task, recipe.train, recipe.data.workers, first_step, cursor)
     if first_step < recipe.train.steps:
         with _threads(recipe.train.threads), _quiet():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from imagesmith.evaluation.splits import every_eighth
 from imagesmith.image.decode import decode_image
 from imagesmith.nn.segformer import SegFormer, SegformerConfig
 from imagesmith.training.augment import IGNORE, Example, augment, flip_table, random_generator
-from imagesmith.training.data import EXAMPLE_STREAM, same_content, shuffled
+from imagesmith.training.data import EXAMPLE_STREAM, read_all, same_content, shuffled, stand_ins
 from imagesmith.training.engine import ModuleEngine
 from imagesmith.training.folder import label_names
 from imagesmith.training.losses import class_weights, cross_entropy_and_jaccard, subsample_labels
@@ -33,6 +35,7 @@ from imagesmith.training.task import Batch, Ticket
 from imagesmith.vision.segment import segment
 
 _EVALUATION_BATCH = 8
+_LOG = logging.getLogger("imagesmith")
 _STAGES = range(4)
 PARTS: Mapping[str, tuple[str, ...]] = {
     "encoder": ("segformer.*",),
@@ -45,6 +48,18 @@ PARTS: Mapping[str, tuple[str, ...]] = {
         for stage in _STAGES
     },
 }
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What reading all training photographs told."""
+
+    examples: list[Example | None] | None
+    """Decoded, where the recipe keeps them in memory; None where one cannot be read."""
+    source: NDArray[np.int64]
+    """Which photograph is shown in the place of each [N]."""
+    pixels: NDArray[np.int64]
+    """Pixels per class of each [N,C]."""
 
 
 class SegmentTask:
@@ -74,23 +89,27 @@ class SegmentTask:
         return [self.recipe.augment, *stages]
 
     @functools.cached_property
-    def examples(self) -> list[Example] | None:
-        """Decoded training photographs, where the recipe keeps them in memory."""
-        return [pair.read() for pair in self.train] if self.recipe.data.cache else None
+    def survey(self) -> Survey:
+        """Read all training photographs once."""
+        examples, unreadable = read_all([pair.read for pair in self.train])
+        for reason in unreadable:
+            _LOG.warning("left out: %s", reason)
+        source = stand_ins([example is not None for example in examples])
+        classes = len(self.labels)
+        present = np.zeros((len(self.train), classes), np.int64)
+        for index, example in enumerate(examples):
+            if example is not None:
+                present[index] = np.bincount(example.mask.ravel(), minlength=256)[:classes]
+        return Survey(examples if self.recipe.data.cache else None, source, present)
 
     @functools.cached_property
-    def statistics(self) -> tuple[Tensor, NDArray[np.float64]]:
-        """Pixels per class [C] and how often each training photograph is shown per epoch [N]."""
-        classes = len(self.labels)
-        pixels, present = np.zeros(classes, np.int64), np.zeros((len(self.train), classes), bool)
-        for index in range(len(self.train)):
-            counts = np.bincount(self._example(index).mask.ravel(), minlength=256)[:classes]
-            pixels += counts
-            present[index] = counts > 0
+    def repeats(self) -> NDArray[np.float64]:
+        """How often each training photograph is shown per epoch [N]: more often, the rarer a class in it is."""
+        present = self.survey.pixels > 0
         frequency = np.maximum(present.mean(axis=0), 1 / len(self.train))
         settings = self.recipe.data
         factor = np.maximum(1.0, (settings.repeat_below / frequency) ** settings.repeat_power)
-        return torch.from_numpy(pixels), np.where(present, factor, 1.0).max(axis=1)
+        return np.where(present, factor, 1.0).max(axis=1)
 
     @functools.cached_property
     def weights(self) -> Tensor | None:
@@ -98,11 +117,15 @@ class SegmentTask:
         loss = self.recipe.loss
         if loss.class_weight_power == 0:
             return None
-        return class_weights(self.statistics[0], loss.class_weight_power, loss.class_weight_max)
+        return class_weights(
+            torch.from_numpy(self.survey.pixels.sum(axis=0)), loss.class_weight_power, loss.class_weight_max
+        )
 
     def prepare(self) -> None:
         """Read the data once, before workers are started, so that they share it."""
-        _ = self.examples, self.statistics, self.weights
+        _ = self.survey, self.repeats, self.weights
+        examples, _ = read_all([pair.read for pair in self.validation])
+        self.validation = [pair for pair, one in zip(self.validation, examples, strict=True) if one is not None]
 
     def manifest(self) -> list[Path]:
         """Return the files the training depends on."""
@@ -132,7 +155,7 @@ class SegmentTask:
 
     def epoch_order(self, epoch: int) -> NDArray[np.int64]:
         """Return an epoch's photographs; those with rare classes may come more than once."""
-        repeats = self.statistics[1] if self.recipe.data.repeat_below > 0 else None
+        repeats = self.repeats if self.recipe.data.repeat_below > 0 else None
         return shuffled(len(self.train), self.recipe.train.seed, epoch, repeats)
 
     def example(self, ticket: Ticket) -> Example:
@@ -192,7 +215,9 @@ class SegmentTask:
         yield "note", f"mirroring trades: {', '.join(swapped) or 'nothing'}"
 
     def _example(self, index: int) -> Example:
-        return self.examples[index] if self.examples is not None else self.train[index].read()
+        source = int(self.survey.source[index])
+        cached = self.survey.examples[source] if self.survey.examples is not None else None
+        return self.train[source].read() if cached is None else cached
 
 
 def recolourable(settings: Augmentation, labels: Sequence[str]) -> list[int]:

@@ -63,9 +63,9 @@ def step_seed(seed: int, step: int) -> int:
 class VisionModule(lightning.LightningModule):
     """A thin shell around a task and its network."""
 
-    def __init__(self, task: Task, recipe: VisionRecipe, network: nn.Module, manifest: str) -> None:
+    def __init__(self, task: Task, recipe: VisionRecipe, network: nn.Module, origin: Mapping[str, Any]) -> None:
         super().__init__()
-        self.task, self.settings, self.network, self.manifest = task, recipe.train, network, manifest
+        self.task, self.settings, self.network, self.origin = task, recipe.train, network, origin
         self.cursor = Cursor()
         self.last_loss = math.nan
         self.parts: dict[str, float] = {}
@@ -103,7 +103,7 @@ class VisionModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["cursor"] = list(self.cursor)
-        checkpoint["manifest"] = self.manifest
+        checkpoint.update(self.origin)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.cursor = Cursor(*checkpoint["cursor"])
