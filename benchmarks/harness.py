@@ -1,7 +1,9 @@
 """What every benchmark shares: sides that run in turn, medians with their spread, versions, and JSON for history.
 
 A machine is never quiet, and its speed drifts by a factor of two: only ratios of sides that ran in turn (A B A B)
-in one process mean something, so that is all this prints as a claim.
+in one process mean something, so that is all this prints as a claim. Beside the time on the clock stands the time
+the processors spent on this process and its children, which other programs lengthen far less: where the two ratios
+disagree, the machine was too busy.
 """
 
 from __future__ import annotations
@@ -36,13 +38,15 @@ class Case:
 
     title: str
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    processor: dict[str, list[float]] = field(default_factory=dict)
+    """Processor seconds, all threads and children together."""
     ratios: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 def take_turns(title: str, sides: Sequence[Side], rounds: int, warmups: int = 1) -> Case:
     """Run the sides in turn, after `warmups` runs of each that are not counted."""
-    case = Case(title, {side.name: [] for side in sides})
+    case = Case(title, {side.name: [] for side in sides}, {side.name: [] for side in sides})
     for _ in range(warmups):
         for side in sides:
             side.prepare()
@@ -50,15 +54,23 @@ def take_turns(title: str, sides: Sequence[Side], rounds: int, warmups: int = 1)
     for _ in range(rounds):
         for side in sides:
             side.prepare()
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), processor_seconds()
             side.run()
             case.seconds[side.name].append(time.perf_counter() - start)
+            case.processor[side.name].append(processor_seconds() - worked)
     return case
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of its children that ended."""
+    return sum(os.times()[:4])
 
 
 def claim(case: Case, name: str, slow: str, fast: str) -> float:
     """Record how many times faster `fast` is than `slow`, by medians."""
     case.ratios[name] = statistics.median(case.seconds[slow]) / statistics.median(case.seconds[fast])
+    work = statistics.median(case.processor[slow]) / max(statistics.median(case.processor[fast]), 1e-9)
+    case.notes[f"processor time {name}"] = f"{work:.1f} x"
     return case.ratios[name]
 
 
@@ -69,7 +81,9 @@ def show(case: Case) -> None:
     for name, seconds in case.seconds.items():
         low, high = min(seconds), max(seconds)
         middle = statistics.median(seconds)
-        print(f"  {name.ljust(width)}  {_time(middle):>9}   ({_time(low)} to {_time(high)}, {len(seconds)} rounds)")
+        work = _time(statistics.median(case.processor[name]))
+        spread = f"({_time(low)} to {_time(high)}, {len(seconds)} rounds)"
+        print(f"  {name.ljust(width)}  {_time(middle):>9}   {spread:<36} processor {work:>9}")
     for name, value in case.notes.items():
         print(f"  {name}: {value}")
     for name, ratio in case.ratios.items():
