@@ -53,7 +53,7 @@ class Report(Record):
     images: int
     figures: dict[str, Figure]
     classes: tuple[dict[str, Any], ...]
-    """One row per class that occurs."""
+    """One row per class that occurs or is predicted."""
     details: dict[str, Any] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     level: float
@@ -81,7 +81,8 @@ class Report(Record):
         lines += list(self.notes)
         if self.classes:
             columns = list(self.classes[0])
-            rows = [[_cell(row[column]) for column in columns] for row in self.classes]
+            by_share = sorted(self.classes, key=lambda row: -row["share"])
+            rows = [[_cell(row[column]) for column in columns] for row in by_share]
             lines += ["", *_table([[TITLES.get(column, column) for column in columns], *rows])]
         return "\n".join(lines)
 
