@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -221,7 +221,8 @@ def stream(request: SeeRequest, sources: Iterable[Source], pool: EnginePool) -> 
             if isinstance(item, Photo):
                 yield item
 
-    for result in look(request, good(), pool):
+    count = len(sources) if isinstance(sources, Sized) else None
+    for result in look(request, good(), pool, count=count):
         while isinstance(item := waiting.popleft(), BadImage):
             yield item
         yield Seen(item, result)

@@ -63,11 +63,13 @@ def find_model(name: str | None, task: Task | None) -> ModelSpec:
     return spec
 
 
-def look(request: SeeRequest, photos: Iterator[Photo], pool: EnginePool) -> Iterator[Any]:
-    """Yield the result of the request's task for each photograph."""
+def look(
+    request: SeeRequest, photos: Iterator[Photo], pool: EnginePool, *, count: int | None = None
+) -> Iterator[Any]:
+    """Yield the result of the request's task for each photograph; `count` says how many there are, where known."""
     task = next(task for task, kind in REQUESTS.items() if isinstance(request, kind))
     spec = find_model(request.model, task)
-    engine = pool.open(spec, request)
+    engine = pool.open(spec, request, photos=count)
     if isinstance(request, SegmentRequest):
         yield from segment(photos, engine, spec, request)
     elif isinstance(request, DetectRequest):
@@ -125,7 +127,7 @@ class Sight:
 
     def _ask(self, kind: type[SeeRequest], photo: Photo, model: str | None) -> Any:
         request = make_request(kind, {**self._options, "model": model})
-        return next(look(request, iter([photo]), self._pool))
+        return next(look(request, iter([photo]), self._pool, count=1))
 
 
 def plain_options(request: SeeRequest) -> SeeRequest:

@@ -95,9 +95,9 @@ def pull(
     allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Accept weights stored as a pickle.")] = False,
 ) -> None:
     """Fetch a model's files now, checked against the hashes the hub states."""
-    spec = catalogue.find(name)
+    kinds: tuple[files.Kind, ...] | None = ("onnx",) if onnx else None
     with byte_progress() as tick:
-        paths = files.pull(spec, ("onnx",) if onnx else None, allow_pickle=allow_pickle, progress=tick)
+        paths = catalogue.pull(name, kinds, allow_pickle=allow_pickle, progress=tick)
     print("\n".join(map(str, paths)))
 
 

@@ -332,6 +332,8 @@ class SegFormer(nn.Module):
 
 def _initialise(module: nn.Module) -> None:
     """Initialise as the paper's training does: truncated normal for linear layers, fan-out normal for convolutions."""
+    if any(weight.is_meta for weight in module.parameters(recurse=False)):
+        return  # nothing to fill; on meta tensors the truncated normal would load torch's compiler, a second's work
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
     elif isinstance(module, nn.Conv2d):

@@ -263,6 +263,8 @@ class ViT(nn.Module):
 
     def _initialise(self) -> None:
         """Initialise as the paper's code does: truncated normal weights, zero biases."""
+        if self.vit.embeddings.cls_token.is_meta:
+            return  # nothing to fill; on meta tensors the truncated normal would load torch's compiler, a second's work
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
