@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from imagesmith.models.keymap import native_state, published_state
@@ -45,7 +45,8 @@ def write_model_folder(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     named = published_state(recipe.architecture, native_state(recipe.architecture, state))
-    save_file(stored(named, recipe.weights_dtype), aside / "model.safetensors", metadata={"format": "pt"})
+    # Not save_file, which makes a file that only its owner can read.
+    (aside / "model.safetensors").write_bytes(save(stored(named, recipe.weights_dtype), metadata={"format": "pt"}))
     files = {
         "config.json": _json({**config, "dtype": recipe.weights_dtype}),
         "preprocessor_config.json": _json(preprocessor_config(recipe.preprocessing, recipe.architecture)),
