@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,15 @@ def test_a_training_that_diverges_keeps_the_last_finite_weights(
     assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
 
 
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Let Ctrl-C be heard even where the tests run in the background, whose shells switch it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_interrupts")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_stopped_training_goes_on_bit_equal(segment_values: Values, tmp_path: Path, name: str) -> None:
     def stop(progress: vision.Progress) -> None:
