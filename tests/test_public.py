@@ -33,7 +33,7 @@ SHARED = (
 )
 FIELDS = {
     SeeRequest: "",
-    SegmentRequest: "threshold probabilities confidence entropy",
+    SegmentRequest: "threshold probabilities confidence entropy crop",
     ClassifyRequest: "top_k crop",
     DetectRequest: "threshold top_n nms nms_iou",
     EditRequest: "region recolor cut_out blur pixelate background brightness contrast saturation temperature strength "

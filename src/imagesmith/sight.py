@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -63,20 +63,18 @@ def find_model(name: str | None, task: Task | None) -> ModelSpec:
     return spec
 
 
-def look(
-    request: SeeRequest, photos: Iterator[Photo], pool: EnginePool, *, count: int | None = None
-) -> Iterator[Any]:
+def look(request: SeeRequest, photos: Iterator[Photo], pool: EnginePool, *, count: int | None = None) -> Iterator[Any]:
     """Yield the result of the request's task for each photograph; `count` says how many there are, where known."""
     task = next(task for task, kind in REQUESTS.items() if isinstance(request, kind))
     spec = find_model(request.model, task)
     engine = pool.open(spec, request, photos=count)
     if isinstance(request, SegmentRequest):
-        yield from segment(photos, engine, spec, request)
+        crop = _head_finder(request, spec, pool) if request.crop == "auto" else None
+        yield from segment(photos, engine, spec, request, crop=crop)
     elif isinstance(request, DetectRequest):
         yield from detect(photos, engine, spec, request)
     elif isinstance(request, ClassifyRequest):
-        crop = (lambda photo: Sight(photo, plain_options(request), pool).head()) if reads_faces(spec) else None
-        yield from classify(photos, engine, spec, request, crop=crop)
+        yield from classify(photos, engine, spec, request, crop=_head_finder(request, spec, pool))
 
 
 class Sight:
@@ -106,7 +104,7 @@ class Sight:
         if crop_xyxy not in self._faces:
             left, top, right, bottom = crop_xyxy
             part = replace(self.photo, pixels=self.photo.pixels[top:bottom, left:right].copy(), alpha=None)
-            self._faces[crop_xyxy] = self._ask(SegmentRequest, part, FACE_MODEL)
+            self._faces[crop_xyxy] = self._ask(SegmentRequest, part, FACE_MODEL, crop="none")
         return self._faces[crop_xyxy]
 
     def head(self) -> Crop | None:
@@ -125,9 +123,14 @@ class Sight:
     def _detections(self) -> Detections:
         return self._ask(DetectRequest, self.photo, None)
 
-    def _ask(self, kind: type[SeeRequest], photo: Photo, model: str | None) -> Any:
-        request = make_request(kind, {**self._options, "model": model})
+    def _ask(self, kind: type[SeeRequest], photo: Photo, model: str | None, **more: str) -> Any:
+        request = make_request(kind, {**self._options, "model": model, **more})
         return next(look(request, iter([photo]), self._pool, count=1))
+
+
+def _head_finder(request: SeeRequest, spec: ModelSpec, pool: EnginePool) -> Callable[[Photo], Crop | None] | None:
+    """Return what finds the head in a photograph for a model that reads faces, None for any other model."""
+    return (lambda photo: Sight(photo, plain_options(request), pool).head()) if reads_faces(spec) else None
 
 
 def plain_options(request: SeeRequest) -> SeeRequest:

@@ -12,6 +12,7 @@ from imagesmith.core.errors import BadInput, EngineFailed
 from imagesmith.core.requests import SegmentRequest
 from imagesmith.core.specs import Preprocessing
 from imagesmith.image.results import UNSURE
+from imagesmith.vision.heads import Crop
 from imagesmith.vision.segment import rank_by_uncertainty, segment
 
 LABELS = ("background", "hair", "dress", "bag")
@@ -135,3 +136,21 @@ def test_wrong_answers_are_one_sentence(fake_engine: Any, make_photo: Any, make_
     broken = fake_engine(lambda inputs: {"logits": answer(inputs)["logits"] * np.nan})
     with pytest.raises(EngineFailed, match="NaN"):
         next(segment([make_photo(64, 64)], broken, make_spec("segment", LABELS), SegmentRequest()))
+
+
+def test_a_crop_is_seen_alone_and_put_back(fake_engine: Any, make_photo: Any, make_spec: Any) -> None:
+    photo, part = make_photo(90, 120, value=1, name="whole.png"), make_photo(40, 40, value=7, name="whole.png")
+    crop = Crop(part, (30, 20, 70, 60), "looked only at the head")
+    spec, request = make_spec("segment", LABELS), SegmentRequest(confidence=True, probabilities=True)
+    found = iter([crop, None])
+    cropped, whole = segment([photo, photo], fake_engine(answer), spec, request, crop=lambda _: next(found))
+    alone = next(segment([part], fake_engine(answer), spec, request))
+    np.testing.assert_array_equal(cropped.labels_hw[20:60, 30:70], alone.labels_hw)
+    outside = np.ones((90, 120), np.bool_)
+    outside[20:60, 30:70] = False
+    assert (cropped.labels_hw[outside] == LABELS.index("background")).all()
+    assert (cropped.confidence[outside] == 1).all()
+    np.testing.assert_allclose(cropped.probabilities.sum(0), 1, atol=1e-5)
+    assert cropped.cropped_xyxy == (30, 20, 70, 60)
+    assert whole.cropped_xyxy is None
+    assert (whole.labels_hw[outside] != LABELS.index("background")).any()

@@ -68,6 +68,8 @@ class SegmentRequest(SeeRequest):
     """Keep the probability of the winning class at every pixel."""
     entropy: bool = False
     """Keep the entropy (in nats) at every pixel."""
+    crop: Literal["auto", "none"] = "auto"
+    """auto looks at the head only where the model reads faces and the photograph shows more than a face."""
 
 
 class ClassifyRequest(SeeRequest):
@@ -76,7 +78,7 @@ class ClassifyRequest(SeeRequest):
     top_k: int = Field(default=5, ge=1)
     """How many labels to return, most probable first."""
     crop: Literal["auto", "none"] = "auto"
-    """auto crops the head first where the model reads faces and the photograph shows more than a face."""
+    """auto looks at the head only where the model reads faces and the photograph shows more than a face."""
 
 
 class DetectRequest(SeeRequest):

@@ -30,6 +30,7 @@ class Segmentation:
     `labels_hw` (H, W) uint8 indexes `names`, or is 255 where the model was unsure. `confidence` (probability of the
     winning class) and `entropy` (nats) are (H, W) float32, `probabilities` (C, H, W) float32, each only where it was
     asked for. `uncertainty` is the mean entropy divided by log C: 0 sure, 1 a uniform guess.
+    `cropped_xyxy` is the part of the photograph the model looked at, in pixels, where that was not all of it.
 
     >>> import numpy as np
     >>> found = Segmentation(np.array([[0, 1], [1, 1]], np.uint8), ("background", "dress"), "demo", "photo.jpg")
@@ -45,6 +46,7 @@ class Segmentation:
     entropy: NDArray[np.float32] | None = None
     probabilities: NDArray[np.float32] | None = None
     uncertainty: float | None = None
+    cropped_xyxy: Box | None = None
 
     def __post_init__(self) -> None:
         labels = self.labels_hw
@@ -142,6 +144,7 @@ class Segmentation:
             "regions": self.regions(),
             "unsure_share": self.unsure_share,
             "uncertainty": self.uncertainty,
+            "cropped_xyxy": None if self.cropped_xyxy is None else list(self.cropped_xyxy),
             "mean_confidence": None if self.confidence is None else float(self.confidence.mean(dtype=np.float64)),
         }
 

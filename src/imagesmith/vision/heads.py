@@ -47,13 +47,15 @@ class Crop:
 
 
 def reads_faces(spec: ModelSpec) -> bool:
-    """Tell whether a classifier was made for faces, judging by its labels and its name.
+    """Tell whether a model was made for faces, judging by its labels and its name.
 
     >>> reads_faces(ModelSpec(name="x/gender-vit", task="classify", architecture="vit", source="hub:x/gender-vit"))
     True
     """
     labels = {plain_name(label) for label in spec.labels}
     words = set(re.findall(r"[a-z]+", spec.name.rsplit("/", 1)[-1].lower()))
+    if spec.task == "segment":
+        return "nose" in labels
     return (bool(labels) and labels <= _GENDER_WORDS) or bool(words & _FACE_WORDS)
 
 
