@@ -223,6 +223,31 @@ def test_a_stopped_training_goes_on_bit_equal(segment_values: Values, tmp_path: 
     assert of_training(final(tmp_path / "straight")) == of_training(final(tmp_path / "broken"))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradients_are_clipped_when_they_are_applied(
+    segment_values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    norms: list[float] = []
+    original = torch.optim.AdamW.step
+
+    def record(self: torch.optim.AdamW, closure: Any = None) -> Any:
+        def measured() -> Any:
+            loss = closure()
+            gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
+            norms.append(float(torch.cat(gradients).norm()))
+            return loss
+
+        return original(self, measured)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", record)
+    for name, limit in (("clipped", 1e-3), ("free", None)):
+        values = segment_values(steps=2, precision=precision, clip_norm=limit)
+        run(make_recipe(values), tmp_path / name)
+    assert norms[:2] == pytest.approx([1e-3, 1e-3], rel=1e-3)
+    # Negative control: without a limit they are larger.
+    assert min(norms[2:]) > 1e-2
+
+
 def test_frozen_parts_stand_still(segment_values: Values, tmp_path: Path) -> None:
     values = segment_values(freeze=["encoder"], steps=2, save_every=1)
     run(make_recipe(values), tmp_path)
