@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,6 @@ from imagesmith.nn.vit import ViT
 
 Pack = tuple[Tensor, Tensor]
 """Photographs (N, 3, side, side) uint8 and label ids (N,)."""
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""Network, pictures (B, 3, H, W) normalised, soft labels (B, C) -> what is minimised."""
 
 
 def load_pack(root: Path, labels: list[str], side: int) -> dict[str, Pack]:
@@ -121,39 +119,73 @@ class Teacher(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        features = self.body(self.stem(x.contiguous(memory_format=torch.channels_last)))
-        return {"logits": self.head(self.dropout(features.mean((2, 3))))}
+        return {"logits": self.head(self.dropout(self.features(x).mean((2, 3))))}
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last feature map [B,D,H/16,W/16]."""
+        return self.body(self.stem(x.contiguous(memory_format=torch.channels_last)))
+
+    def loss(self, pictures: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy with soft labels."""
+        return F.cross_entropy(self(pictures)["logits"].float(), target)
 
 
-def cross_entropy(network: nn.Module, pictures: Tensor, target: Tensor) -> Tensor:
-    """Return the cross-entropy with soft labels."""
-    return F.cross_entropy(network(pictures)["logits"].float(), target)
+class Matching(nn.Module):
+    """A student beside its teacher: it matches the teacher's answer and, patch by patch, its features.
 
+    The teacher's last features form the same grid as the ViT's patches, so each patch's token is told what belongs
+    there: hundreds of numbers per picture to learn from instead of one label.
+    """
 
-def matching(teacher: nn.Module, share: float, temperature: float) -> Loss:
-    """Return a loss that is in part agreement with the teacher on the very same pictures."""
+    def __init__(self, student: ViT, teacher: Teacher, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.student, self.settings = student, settings
+        self.reader = nn.Linear(student.config.hidden_size, teacher.head.in_features)
+        # Not a part of this module: the teacher neither learns nor is averaged.
+        self.answer = [teacher.eval()]
 
-    def loss(network: nn.Module, pictures: Tensor, target: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.student(x)
+
+    def loss(self, pictures: Tensor, target: Tensor) -> Tensor:
+        """Return agreement with the teacher on the very same pictures, and cross-entropy with the labels."""
+        teacher, temperature, share = self.answer[0], self.settings["temperature"], self.settings["teacher_share"]
         with torch.no_grad():
-            soft = F.softmax(teacher(pictures)["logits"].float() / temperature, dim=1)
-        logits = network(pictures)["logits"].float()
+            grid = teacher.features(pictures)  # [B,D,h,w]
+            soft = F.softmax(teacher.head(grid.mean((2, 3))).float() / temperature, dim=1)
+            features = grid.float().flatten(2).transpose(1, 2)
+            features = (features - features.mean((0, 1))) / (features.std((0, 1)) + 1e-3)
+        tokens = self.student.vit(pictures)
+        logits = self.student.classifier(tokens[:, 0]).float()
         agreement = F.cross_entropy(logits / temperature, soft) * temperature**2
-        return share * agreement + (1 - share) * F.cross_entropy(logits, target)
+        apart = F.smooth_l1_loss(self.reader(tokens[:, 1:]).float(), features)
+        labels = F.cross_entropy(logits, target)
+        return share * agreement + (1 - share) * labels + self.settings["feature_weight"] * apart
 
-    return loss
+
+def place_patches(student: ViT) -> None:
+    """Begin with sines and cosines of each patch's row and column as its position, instead of noise."""
+    height, width = student.config.grid_hw
+    channels = student.config.hidden_size // 4
+    waves = 0.5 ** torch.linspace(0, 4, channels)
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    angles = [axis.flatten()[:, None] * math.pi * waves for axis in (rows, columns)]
+    table = torch.cat([function(angle) for angle in angles for function in (torch.sin, torch.cos)], dim=1)
+    with torch.no_grad():
+        student.vit.embeddings.position_embeddings[0, 1:] = 0.2 * table
 
 
-def batches(pack: Pack, size: int, recipe: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(pack: Pack, size: int, settings: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield augmented pictures and soft labels for ever, each photograph once per round."""
-    random = torch.Generator().manual_seed(recipe["seed"])
+    random = torch.Generator().manual_seed(settings["seed"])
     photos, labels = pack
-    classes, smoothing = len(recipe["labels"]), settings.get("label_smoothing", 0.0)
+    classes, smoothing = int(labels.max()) + 1, settings.get("label_smoothing", 0.0)
     order = torch.empty(0, dtype=torch.long)
     while True:
         if len(order) < settings["batch_size"]:
             order = torch.cat([order, torch.randperm(len(photos), generator=random)])
         index, order = order[: settings["batch_size"]], order[settings["batch_size"] :]
-        pictures = augment(photos[index], size, recipe["augment"], random)
+        pictures = augment(photos[index], size, settings["augment"], random)
         target = F.one_hot(labels[index], classes) * (1 - smoothing) + smoothing / classes
         if float(torch.rand(1, generator=random)) < settings.get("mixup", 0.0):
             share = float(torch.rand(1, generator=random))
@@ -167,41 +199,51 @@ def learning_rates(steps: int, warmup: int) -> Iterator[float]:
         yield min(1.0, (step + 1) / warmup) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
 
 
-def train(
-    network: nn.Module, loss: Loss, packs: dict[str, Pack], recipe: dict[str, Any], part: str, out: Path
+def train(network: Teacher | Matching, packs: dict[str, Pack], recipe: dict[str, Any], part: str, out: Path) -> None:
+    """Go through the cycles of a part of the recipe, each from the former's averaged weights; `out` keeps the last."""
+    for number, cycle in enumerate(recipe[part]["cycles"], start=1):
+        varied = {**recipe["augment"], **cycle.get("augment", {})}
+        settings = {**recipe[part], **cycle, "augment": varied, "seed": recipe["seed"] + number}
+        print(f"{part}, cycle {number} of {len(recipe[part]['cycles'])}", flush=True)
+        average = run_cycle(network, packs, recipe, settings, out)
+        network.load_state_dict(average.state_dict())
+    network.eval()
+
+
+def run_cycle(
+    network: Teacher | Matching, packs: dict[str, Pack], recipe: dict[str, Any], settings: dict[str, Any], out: Path
 ) -> nn.Module:
-    """Return the moving average of the network's weights after all steps of a part of the recipe; `out` keeps it."""
-    settings, size = recipe[part], recipe["student"]["model"]["image_size"]
+    """Return the moving average of the network's weights after one rise and fall of the learning rate."""
+    size, steps = recipe["student"]["model"]["image_size"], settings["steps"]
     average = copy.deepcopy(network)
     matrices = [parameter for parameter in network.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in network.parameters() if parameter.dim() <= 1]
     groups = [{"params": matrices, "weight_decay": settings["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings["learning_rate"], betas=(0.9, 0.99))
-    rates = [rate for steps in settings["cycles"] for rate in learning_rates(steps, settings["warmup_steps"])]
     start, total = time.monotonic(), 0.0
-    endless = batches(packs["train"], size, recipe, settings)
-    for step, (rate, (pictures, target)) in enumerate(zip(rates, endless, strict=False)):
+    rates, endless = learning_rates(steps, settings["warmup_steps"]), batches(packs["train"], size, settings)
+    for step, (rate, (pictures, target)) in enumerate(zip(rates, endless, strict=False), start=1):
         for group in optimizer.param_groups:
             group["lr"] = settings["learning_rate"] * rate
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe["precision"] == "bf16"):
-            value = loss(network, pictures, target)
+            value = network.loss(pictures, target)
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        keep = min(settings["ema"], (1 + step) / (10 + step))
+        keep = min(settings["ema"], step / (9 + step))
         with torch.no_grad():
             for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
                 mean.lerp_(now, 1 - keep) if mean.is_floating_point() else mean.copy_(now)
         total += float(value.detach())
-        if (step + 1) % recipe["validate_every"] == 0 or step + 1 == len(rates):
+        if step % recipe["validate_every"] == 0 or step == steps:
             figures = measure(average, packs["val"], size)
             shown = " ".join(f"{name} {figure:.4f}" for name, figure in figures.items() if name != "count")
-            mean_loss = total / ((step % recipe["validate_every"]) + 1)
-            print(f"step {step + 1}: loss {mean_loss:.4f} {shown} {time.monotonic() - start:.0f} s", flush=True)
+            mean_loss = total / ((step - 1) % recipe["validate_every"] + 1)
+            print(f"step {step}: loss {mean_loss:.4f} {shown} {time.monotonic() - start:.0f} s", flush=True)
             save_file({name: value.contiguous() for name, value in average.state_dict().items()}, out)
             total = 0.0
-    return average.eval()
+    return average
 
 
 def probabilities(network: nn.Module, photos: Tensor, size: int) -> Tensor:
@@ -264,6 +306,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--recipe", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    parser.add_argument("--start", type=Path, help="student.safetensors of a training that was cut off")
     given = parser.parse_args()
     recipe = yaml.safe_load(given.recipe.read_text())
     torch.set_num_threads(recipe["threads"])
@@ -273,14 +316,17 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     teacher = Teacher(recipe["teacher"]["widths"], len(recipe["labels"]))
     kept = given.out / "teacher.safetensors"
-    if not kept.is_file():
-        train(teacher, cross_entropy, packs, recipe, "teacher", kept)
-    teacher.load_state_dict(load_file(kept))
+    if kept.is_file():
+        teacher.load_state_dict(load_file(kept))
+    else:
+        train(teacher, packs, recipe, "teacher", kept)
     print("teacher:", measure(teacher, packs["val"], size), flush=True)
     student = ViT.from_config({**recipe["student"]["model"], "num_labels": len(recipe["labels"])})
-    settings = recipe["student"]
-    loss = matching(teacher.eval(), settings["teacher_share"], settings["temperature"])
-    student = train(student, loss, packs, recipe, "student", given.out / "student.safetensors")
+    place_patches(student)
+    pair = Matching(student, teacher, recipe["student"])
+    if given.start:
+        pair.load_state_dict(load_file(given.start))
+    train(pair, packs, recipe, "student", given.out / "student.safetensors")
     student.load_state_dict({name: value.half().float() for name, value in student.state_dict().items()})
     metrics = measure(student, packs["val"], size)
     write_folder(given.out / "model", student, recipe, metrics)
