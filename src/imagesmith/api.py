@@ -290,7 +290,7 @@ def check_recipe(recipes: Sequence[str | Path], *, changes: Sequence[str] = ()) 
 
     from imagesmith.training.check import check
 
-    return check(recipe)
+    return check(recipe, resolve=model_folder)
 
 
 def resume_training(folder: str | Path, *, progress: Any = None) -> TrainResult:
