@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -51,13 +52,15 @@ def take_turns(title: str, sides: Sequence[Side], rounds: int, warmups: int = 1)
         for side in sides:
             side.prepare()
             side.run()
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
         for side in sides:
             side.prepare()
             start, worked = time.perf_counter(), processor_seconds()
             side.run()
             case.seconds[side.name].append(time.perf_counter() - start)
             case.processor[side.name].append(processor_seconds() - worked)
+            took = case.seconds[side.name][-1]
+            print(f"{title}: round {number} of {rounds}, {side.name}: {_time(took)}", file=sys.stderr, flush=True)
     return case
 
 
