@@ -50,8 +50,8 @@ def test_every_epoch_shows_every_photograph_once() -> None:
     settings = TrainSettings.model_validate({"steps": 10, "batch_size": 6, "stages": [{"size_hw": [8, 8]}]})
     tickets = [ticket for batch in TicketSampler(lambda epoch: shuffled(12, 0, epoch), settings) for ticket in batch]
     for epoch in range(5):
-        assert sorted(ticket.index for ticket in tickets if ticket.epoch == epoch) == list(range(12))
-    first, second = ([ticket.index for ticket in tickets if ticket.epoch == epoch] for epoch in (0, 1))
+        assert sorted(ticket.photograph for ticket in tickets if ticket.epoch == epoch) == list(range(12))
+    first, second = ([ticket.photograph for ticket in tickets if ticket.epoch == epoch] for epoch in (0, 1))
     assert first != second
 
 

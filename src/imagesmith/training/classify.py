@@ -130,7 +130,7 @@ class ClassifyTask:
     def example(self, ticket: Ticket) -> tuple[NDArray[np.uint8], int]:
         """Make one augmented photograph and its class."""
         images, source = self.survey
-        index = int(source[ticket.index])
+        index = int(source[ticket.photograph])
         path, label = self.train[index]
         kept = images[index] if images is not None else None
         image = read_image(path) if kept is None else kept

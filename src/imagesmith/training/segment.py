@@ -165,7 +165,7 @@ class SegmentTask:
         stage = recipe.train.stage_at(ticket.step)
         settings = stage.augment or recipe.augment
         donor = self._example(int(random.integers(len(self.train)))) if settings.copy_paste > 0 else None
-        example, ids = self._example(ticket.index), recolourable(settings, self.labels)
+        example, ids = self._example(ticket.photograph), recolourable(settings, self.labels)
         return augment(example, donor, stage.size_hw, settings, self.table, ids, random)
 
     def collate(self, examples: Sequence[Example]) -> Batch:

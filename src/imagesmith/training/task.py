@@ -22,8 +22,8 @@ class Ticket(NamedTuple):
     epoch: int
     position: int
     """Place in the epoch's order."""
-    index: int
-    """Which photograph."""
+    photograph: int
+    """Which one of the training part."""
 
 
 @runtime_checkable
