@@ -47,7 +47,7 @@ class Progress:
     """What was measured at this step; empty between measurements."""
 
     def __str__(self) -> str:
-        measured = "".join(f", {name} {value:.4f}" for name, value in self.figures.items())
+        measured = "".join(f", {name} {value:.4g}" for name, value in self.figures.items())
         left = self.seconds_left / 60
         return f"step {self.step} of {self.steps}: loss {self.loss:.4f}{measured} ({left:.0f} minutes left)"
 
