@@ -60,3 +60,11 @@ def test_persons_are_counted_from_the_left_and_must_meet_the_mask(make):
 def test_a_person_detected_twice_counts_once(make):
     found = make.detections([(10, 0, 40, 100), (11, 1, 41, 99), (60, 0, 90, 100)])
     assert heads.person_boxes(found, make.mask((0, 0, 100, 120)))[:, 0].tolist() == [10, 60]
+
+
+def test_dark_patches_without_skin_are_no_heads_where_a_face_is_seen(make):
+    head, helmet, speck = (20, 10, 60, 20), (70, 75, 98, 90), (30, 85, 31, 86)
+    hair = make.mask(head, helmet, speck)
+    skin = make.mask((25, 20, 55, 35), (25, 86, 40, 96))  # a face, and an arm below the speck
+    assert heads.head_boxes(hair, skin) == [(20, 10, 60, 35)]
+    assert len(heads.head_boxes(hair, make.mask())) == 2  # seen from behind, both may be heads

@@ -128,10 +128,10 @@ def test_hostile_headers_are_refused_quickly(case, tmp_path):
     content, words = HOSTILE[case]
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(BadWeights, match=words) as caught:
         read_state(path)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -148,10 +148,10 @@ def test_pickles_never_run(name, protocol, tmp_path):
     else:
         torch.save(payload, path, _use_new_zipfile_serialization=protocol == "torch")
     assert sniff(path) == "pickle"
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(BadWeights, match="can run code"):
         read_state(path)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     with pytest.raises(BadWeights, match="plain tensors"):
         read_state(path, allow_pickle=True)
     assert not canary.exists()

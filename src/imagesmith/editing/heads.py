@@ -15,24 +15,24 @@ _PERSON_NAMES = frozenset({"person", "people", "pedestrian", "human", "woman", "
 _SAME_PERSON = 0.7  # intersection over union
 _CROP = 1.5  # how much larger than the head the face model's crop is
 _SMALLEST = 0.05  # of the largest head's hair; less is a stray
+_FACE = 0.1  # share of a head's box that is skin where it shows a face
 
 
 def head_boxes(hair: Array, skin: Array) -> list[Box]:
     """Return a box (left, top, right, bottom) around every head, from left to right.
 
     A head is a connected patch of `hair` (H, W) bool (hair and hats) with the `skin` below and beside it, no farther
-    down than a head is long: skin also means arms and legs.
+    down than a head is long: skin also means arms and legs. Where one head shows a face, patches without skin are not
+    heads but something dark: a bag, a helmet.
     """
     reach = max(1, round(0.01 * max(hair.shape)))
     joined = components(grow(hair, reach))  # a parting or a hatband must not make two heads of one
-    boxes = []
-    for index in range(len(joined)):
-        if joined.areas[index] < _SMALLEST * joined.areas[0]:
-            break
-        box = mask_box(hair & joined.mask(index))
-        if box is not None:
-            boxes.append(_with_face(box, hair, skin))
-    return sorted(boxes)
+    found = (mask_box(hair & joined.mask(index)) for index in range(len(joined)))
+    boxes = [_with_face(box, hair, skin) for box in found if box is not None]
+    sizes = [int(hair[top:bottom, left:right].sum()) for left, top, right, bottom in boxes]
+    boxes = [box for box, size in zip(boxes, sizes, strict=True) if size >= _SMALLEST * max(sizes)]
+    with_faces = [box for box in boxes if skin[box[1] : box[3], box[0] : box[2]].mean() >= _FACE]
+    return sorted(with_faces or boxes)
 
 
 def _with_face(box: Box, hair: Array, skin: Array) -> Box:
