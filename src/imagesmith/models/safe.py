@@ -22,7 +22,7 @@ def safe_name(name: object) -> str:
 
     >>> safe_name("onnx/model.onnx")
     'onnx/model.onnx'
-    >>> safe_name("../secret")
+    >>> safe_name("../secret")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     imagesmith.core.errors.BadWeights: The file name '../secret' leads out of its folder or is no plain name; ...
     """

@@ -135,7 +135,7 @@ def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Vis
 
     >>> make_recipe({"task": "segment", "data": {"path": "p"}, "train": {"stpes": 3}})
     Traceback (most recent call last):
-    imagesmith.core.errors.BadInput: The recipe has no "train.stpes". Did you mean "steps"?
+    imagesmith.core.errors.BadInput: The recipe has no "train.stpes". Did you mean "steps" or "stages"?
     """
     merged: dict[str, Any] = dict(values)
     for override in overrides:
