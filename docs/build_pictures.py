@@ -11,7 +11,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent / "images"
 OVERVIEW = ("photo", "segment-clothes", "recolor-clothes", "pixelate-face", "cut-out-person")
-SINGLE = ("segment-clothes", "segment-face", "detect", "classify", "recolor-hair", "blur-background")
+SINGLE = ("segment-clothes", "segment-face", "recolor-hair", "blur-background")
 HEIGHT = 320
 GAP = 8
 
