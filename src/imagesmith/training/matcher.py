@@ -30,11 +30,6 @@ class DetectionTargets:
     image_ids: tuple[str, ...]
     labelled: Tensor | None = None
 
-    def to(self, device: torch.device) -> "DetectionTargets":
-        """Return the same targets on a device."""
-        labelled = None if self.labelled is None else self.labelled.to(device)
-        return DetectionTargets(self.labels.to(device), self.boxes.to(device), self.counts, self.image_ids, labelled)
-
     @property
     def valid(self) -> Tensor:
         """Mark the real objects: [B, T] bool."""
