@@ -3,7 +3,7 @@
     python benchmarks/bench_detr.py [--no-best] [--json PATH]
 
 Random weights at the real size, 91 labels, the shorter side 800 pixels. The claim is 8 x against the pipeline's
-default; with exact fp32 and with bf16 both ratios are printed.
+default, in bf16; exact fp32 is printed beside it.
 """
 
 from __future__ import annotations
