@@ -200,13 +200,21 @@ def learning_rates(steps: int, warmup: int) -> Iterator[float]:
 
 
 def train(network: Teacher | Matching, packs: dict[str, Pack], recipe: dict[str, Any], part: str, out: Path) -> None:
-    """Go through the cycles of a part of the recipe, each from the former's averaged weights; `out` keeps the last."""
+    """Go through the cycles of a part of the recipe, each from the former's averaged weights; `out` keeps the last.
+
+    Where the part says `average_cycles`, the network ends with the mean of the last so many cycles' weights.
+    """
+    ends = []
     for number, cycle in enumerate(recipe[part]["cycles"], start=1):
         varied = {**recipe["augment"], **cycle.get("augment", {})}
         settings = {**recipe[part], **cycle, "augment": varied, "seed": recipe["seed"] + number}
         print(f"{part}, cycle {number} of {len(recipe[part]['cycles'])}", flush=True)
         average = run_cycle(network, packs, recipe, settings, out)
         network.load_state_dict(average.state_dict())
+        ends.append(average.state_dict())
+    last = ends[-recipe[part].get("average_cycles", 1) :]
+    mean = {name: torch.stack([end[name].float() for end in last]).mean(dim=0) for name in last[0]}
+    network.load_state_dict(mean)
     network.eval()
 
 
